@@ -1,0 +1,103 @@
+"""What every test stands on: an empty cache, no mirror, no network, no display, and images drawn on the spot."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ["TLHELPERS_QUIET"] = "1"
+
+import io
+import socket
+import zipfile
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlhelpers import studies
+
+CLASS_COLOURS = {
+    "daisy": (230, 230, 230),
+    "dandelion": (240, 200, 30),
+    "rose": (200, 30, 50),
+    "sunflower": (250, 150, 10),
+    "tulip": (170, 60, 200),
+}
+
+
+def draw_flower(label, index, size=72):
+    """A blob in the colour of its class on a noisy ground: uint8 array `(size, size, 3)`."""
+    rng = np.random.default_rng([sorted(CLASS_COLOURS).index(label), index])
+    image = rng.integers(0, 120, (size, size, 3)).astype(float)
+    # Coarse random patches make every picture differ to a perceptual hash.
+    patches = rng.uniform(-60, 60, (9, 9, 1))
+    image += np.kron(patches, np.ones((size // 9, size // 9, 1)))
+    rows, columns = np.mgrid[:size, :size]
+    centre, radius = rng.uniform(0.35, 0.65, 2) * size, rng.uniform(0.15, 0.35) * size
+    blob = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2
+    image[blob] = CLASS_COLOURS[label] + rng.normal(0, 12, (blob.sum(), 3))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def encode(pixels, image_format="JPEG", **options):
+    """The bytes of an image file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def write_archive(path, *, per_class=8, extra=None, prefix="flowers"):
+    """A ZIP in the layout of the flower archive; `extra` maps further member names to bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for label in CLASS_COLOURS:
+            for index in range(per_class):
+                archive.writestr(f"{prefix}/{label}/{index:04d}.jpg", encode(draw_flower(label, index)))
+        for name, content in (extra or {}).items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(tmp_path, monkeypatch):
+    """Gives each test an empty cache and an empty working folder, and closes its figures."""
+    for name in ("TLHELPERS_MIRROR", "TLHELPERS_PROFILE", "TLHELPERS_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TLHELPERS_HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Refuses connections that leave this machine."""
+    connect = socket.socket.connect
+
+    def connect_locally(self, address):
+        local = self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost", "::1")
+        if not local:
+            raise OSError(f"the tests stay on this machine; refused {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+@pytest.fixture
+def flowers():
+    """The flower study."""
+    return studies.get_study("flowers")
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A mirror that holds a small drawn flower archive under its upstream name."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    write_archive(folder / "flowers-recognition.zip")
+    monkeypatch.setenv("TLHELPERS_MIRROR", str(folder))
+    return folder

@@ -1,0 +1,66 @@
+"""Helpers of the book: the plumbing around the lesson.
+
+Names are loaded on first use, so that `import tlhelpers` is quick and never imports the book stack.
+"""
+
+import os
+
+import lazy_loader
+
+# TensorFlow reads this when it is imported; its informational messages would stand on every page.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "chapters": ["Chapter", "begin_chapter"],
+        "devices": ["describe_choices", "list_gpus", "prepare_device"],
+        "loaders": ["augment_image", "load_dataset", "read_images"],
+        "manifest": ["build_manifest", "count_leaks", "load_manifest", "rows_of", "split_manifest"],
+        "metrics": [
+            "bootstrap_interval",
+            "compare_paired",
+            "evaluate",
+            "expected_calibration_error",
+            "mean_interval",
+            "top_confusions",
+        ],
+        "models": [
+            "baseline_cnn",
+            "build_backbone",
+            "build_head",
+            "connect",
+            "count_parameters",
+            "freeze",
+            "split_backbone",
+            "unfreeze",
+        ],
+        "plotting": [
+            "plot_comparison",
+            "plot_confusion_matrix",
+            "plot_image_grid",
+            "plot_learning_curves",
+            "plot_per_class",
+            "plot_prediction_grid",
+            "plot_reliability",
+            "plot_runs",
+            "use_book_style",
+        ],
+        "profiles": ["choose_profile"],
+        "records": [
+            "describe_conditions",
+            "describe_recorded",
+            "glue",
+            "load_records",
+            "make_record",
+            "reproduction_table",
+            "save_record",
+            "summarise",
+        ],
+        "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
+        "studies": ["get_study", "published_model", "published_numbers"],
+        "training": ["Resume", "extract_features", "pooled", "predict_probabilities"],
+    },
+)

@@ -1,0 +1,245 @@
+"""Executes the chapters and builds the site.
+
+    python -m tlhelpers.build book --profile full
+    python -m tlhelpers.build records --protocol published --seeds 0 1 2
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from tlhelpers import files, manifest, profiles, records, settings, sources, studies
+
+BUILD_FOLDER = settings.PROJECT_FOLDER / "_build"
+STAGING_FOLDER = BUILD_FOLDER / "source"
+CELL_TIMEOUT_SECONDS = 3600
+KERNEL = "python3"
+
+# The chapters that train, and the records each leaves for one protocol and seed.
+RECORDED_CHAPTERS = {
+    "book/03_baseline_cnn.ipynb": ["baseline_cnn-scratch"],
+    "book/04_frozen_backbone.ipynb": ["mobilenetv2_100-frozen"],
+    "book/05_fine_tuning.ipynb": ["mobilenetv2_100-last6", "mobilenetv2_100-last6_bn_updating"],
+}
+
+
+class ChapterError(RuntimeError):
+    """A chapter did not run as it should; the message names the chapter, the cell and the reason."""
+
+
+def list_chapters(folder=settings.PROJECT_FOLDER):
+    """The notebooks of the table of contents, in reading order.
+
+    Args:
+        folder: Path. The project's root.
+
+    Returns:
+        list of str. Paths relative to `folder`.
+    """
+    toc = yaml.safe_load((Path(folder) / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"]]
+    for part in toc.get("parts", []):
+        names += [chapter["file"] for chapter in part["chapters"]]
+    return [f"{name}.ipynb" for name in names if (Path(folder) / f"{name}.ipynb").is_file()]
+
+
+def execute_chapter(source, destination, parameters):
+    """Executes one notebook in a kernel of its own.
+
+    Args:
+        source: Path. The notebook; it stays as it is.
+        destination: Path. The executed copy, written when the run has ended without an error.
+        parameters: dict. Values for names in the notebook's parameters cell.
+
+    Returns:
+        float. Wall-clock seconds.
+
+    Raises:
+        ChapterError: when a parameter is unknown, a cell fails, or a cell writes to stderr.
+    """
+    known = papermill.inspect_notebook(str(source))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ChapterError(f"{source.name} has the parameters {sorted(known)}. Received: {unknown}")
+    started = time.perf_counter()
+    with files.atomic_file(destination) as temporary:
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(temporary),
+                parameters=parameters,
+                kernel_name=KERNEL,
+                cwd=str(settings.PROJECT_FOLDER),
+                execution_timeout=CELL_TIMEOUT_SECONDS,
+                progress_bar=sys.stderr.isatty(),
+            )
+        except PapermillExecutionError as error:
+            failed = destination.with_suffix(".failed.ipynb")
+            shutil.copy(temporary, failed)
+            raise ChapterError(
+                f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+                f"The run up to there is in {failed}"
+            ) from error
+        notebook = nbformat.read(temporary, as_version=4)
+        check_outputs(notebook, source.name)
+        hide_injected_parameters(notebook)
+        nbformat.write(notebook, temporary)
+    return time.perf_counter() - started
+
+
+def check_outputs(notebook, name):
+    """Raises a ChapterError when an executed notebook holds an error or text on stderr."""
+    for index, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise ChapterError(f"{name}, cell {index}: {output.ename}: {output.evalue}")
+            if output.output_type == "stream" and output.name == "stderr":
+                raise ChapterError(f"{name}, cell {index} wrote to stderr: {output.text[:500]}")
+
+
+def hide_injected_parameters(notebook):
+    """Keeps the cell that papermill adds off the page; what was chosen stands in the badge."""
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            cell.metadata["tags"] = [*tags, "remove-cell"]
+
+
+def stage_source(chapters):
+    """Lays out what jupyter-book reads, beside the executed chapters.
+
+    Args:
+        chapters: list of str. Notebooks, which are not copied: their executed copies take their place.
+    """
+    for name in ("_config.yml", "_toc.yml"):
+        _copy(settings.PROJECT_FOLDER / name, STAGING_FOLDER / name)
+    for path in sorted((settings.PROJECT_FOLDER / "book").rglob("*")):
+        relative = path.relative_to(settings.PROJECT_FOLDER)
+        if path.is_file() and str(relative) not in chapters and "checkpoint" not in str(relative):
+            _copy(path, STAGING_FOLDER / relative)
+
+
+def build_site():
+    """Builds the staged book into `_build/html`, warnings being errors.
+
+    Returns:
+        Path. The site's first page.
+
+    Raises:
+        ChapterError: when jupyter-book warns or fails.
+    """
+    command = [sys.executable, "-m", "jupyter_book", "build", str(STAGING_FOLDER)]
+    options = ["--path-output", str(settings.PROJECT_FOLDER), "--all", "-W", "--keep-going"]
+    finished = subprocess.run([*command, *options], check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    if finished.returncode:
+        raise ChapterError(f"jupyter-book ended with exit status {finished.returncode}; its messages stand above")
+    return BUILD_FOLDER / "html" / "index.html"
+
+
+def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
+    """Executes every chapter and builds the site.
+
+    Args:
+        profile: str. `"auto"` or a profile's name.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int.
+        only: list of str or None. Beginnings of chapter names, such as `["05"]`: executes just these and keeps
+            the executed copies of the others.
+
+    Returns:
+        Path. The site's first page.
+
+    Raises:
+        ChapterError: when a chapter or the site fails.
+        MissingDataError: when no source has the images; the message names the ways to provide them.
+    """
+    chosen = profiles.choose_profile(profile)
+    manifest.check_protocol(protocol, seed)
+    sources.prepare_images(studies.get_study("flowers"))
+    chapters = list_chapters()
+    selected = _select(chapters, only)
+    parameters = {"PROFILE": chosen.name, "PROTOCOL": protocol, "SEED": seed}
+    print(f"Profile {chosen.name} ({chosen.reason}); {len(selected)} of {len(chapters)} chapters to execute")
+    for chapter in selected:
+        source = settings.PROJECT_FOLDER / chapter
+        seconds = execute_chapter(source, STAGING_FOLDER / chapter, parameters)
+        print(f"{chapter}: {seconds:.0f} s", flush=True)
+    stage_source(chapters)
+    return build_site()
+
+
+def make_records(*, protocol, seeds, folder=None):
+    """Records the flower study's models by executing the chapters that train them.
+
+    A protocol and seed whose records are complete is skipped, so that a killed run can be started again.
+
+    Args:
+        protocol: str. `"published"` or `"careful"`.
+        seeds: list of int.
+        folder: Path or None. None means the committed records.
+    """
+    folder = Path(folder or settings.records_folder())
+    os.environ["TLHELPERS_RUNS"] = str(folder)
+    for seed in seeds:
+        manifest.check_protocol(protocol, seed)
+        for chapter, models in RECORDED_CHAPTERS.items():
+            done = {r.model for r in records.load_records("flowers", folder=folder, protocol=protocol) if r.seed == seed}
+            if done >= set(models):
+                print(f"{chapter}, {protocol}, seed {seed}: recorded before")
+                continue
+            executed = BUILD_FOLDER / "recording" / protocol / f"seed-{seed}" / Path(chapter).name
+            parameters = {"PROFILE": "full", "PROTOCOL": protocol, "SEED": seed}
+            seconds = execute_chapter(settings.PROJECT_FOLDER / chapter, executed, parameters)
+            print(f"{chapter}, {protocol}, seed {seed}: {seconds:.0f} s", flush=True)
+
+
+def main(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers.build", description="Executes chapters, builds the site.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    book = commands.add_parser("book", help="execute every chapter and build the site")
+    book.add_argument("--profile", default="auto", choices=["auto", *profiles.PROFILES])
+    book.add_argument("--protocol", default="careful", choices=manifest.PROTOCOLS)
+    book.add_argument("--seed", type=int, default=0)
+    book.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
+    recording = commands.add_parser("records", help="train the recorded runs")
+    recording.add_argument("--protocol", default="published", choices=manifest.PROTOCOLS)
+    recording.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = vars(parser.parse_args(arguments))
+    os.environ["TLHELPERS_QUIET"] = "1"
+    try:
+        if options.pop("command") == "book":
+            print(f"The site: {build_book(**options)}")
+        else:
+            make_records(**options)
+    except (ChapterError, sources.MissingDataError, sources.BadArchiveError, ValueError) as error:
+        print(f"Stopped: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _select(chapters, only):
+    if not only:
+        return chapters
+    selected = [chapter for chapter in chapters if Path(chapter).name.startswith(tuple(only))]
+    if not selected:
+        raise ValueError(f"--only takes beginnings of {[Path(c).name for c in chapters]}. Received: {only}")
+    return selected
+
+
+def _copy(source, destination):
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, destination)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What every chapter opens with: the profile, the device, the images and their split, in one object."""
+
+import html
+from dataclasses import dataclass
+from functools import cached_property
+
+from tlhelpers import devices, manifest, models, plotting, profiles, records, settings, studies
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The circumstances of one chapter's run. Shown at the end of a cell, it is the page's badge.
+
+    Args:
+        study: Study.
+        profile: Profile.
+        device: Device.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int.
+    """
+
+    study: studies.Study
+    profile: profiles.Profile
+    device: devices.Device
+    protocol: str
+    seed: int
+
+    @cached_property
+    def manifest(self):
+        """Every file of the study, good or bad: see `manifest.load_manifest`."""
+        return manifest.load_manifest(self.study)
+
+    @cached_property
+    def table(self):
+        """The usable images with their split: see `manifest.split_manifest`."""
+        return manifest.split_manifest(self.manifest, self.study, protocol=self.protocol, seed=self.seed)
+
+    def rows(self, split):
+        """The images of one split: see `manifest.rows_of`."""
+        return manifest.rows_of(self.table, split)
+
+    def resume_folder(self, name):
+        """Where an interrupted training called `name` keeps its state."""
+        run = f"{self.study.name}-{self.protocol}-{self.profile.name}-{name}-seed-{self.seed}"
+        return settings.home_folder() / "interrupted" / run
+
+    def save_run(self, network, strategy, model, y_prob, *, history, seconds):
+        """Saves what a trained model left as a record of this build.
+
+        Args:
+            network: str. Such as `"baseline_cnn"`.
+            strategy: str. Such as `"scratch"`.
+            model: keras.Model. Its parameters are counted as they are frozen now.
+            y_prob: float array `(n, classes)`, one row per test image.
+            history: dict of lists, one value per epoch.
+            seconds: dict of float. Wall-clock seconds per stage.
+
+        Returns:
+            Record.
+        """
+        record = records.make_record(
+            study=self.study,
+            table=self.table,
+            y_prob=y_prob,
+            protocol=self.protocol,
+            network=network,
+            strategy=strategy,
+            profile=self.profile.name,
+            seed=self.seed,
+            image_size=self.profile.image_size,
+            parameters=models.count_parameters(model),
+            history=history,
+            seconds=seconds,
+            hardware=devices.hardware_facts(self.device),
+        )
+        records.save_record(record)
+        return record
+
+    def load_runs(self):
+        """This build's records under this chapter's protocol and seed, by model name.
+
+        Returns:
+            dict from `<network>-<strategy>` to Record.
+        """
+        found = records.load_records(self.study.name, folder=settings.runs_folder(), protocol=self.protocol)
+        return {record.model: record for record in found if record.seed == self.seed}
+
+    def _repr_html_(self):
+        row = devices.describe_choices(self.profile, self.device).iloc[0]
+        facts = {**row, "protocol": self.protocol, "date": records.today()}
+        cells = (f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items())
+        return f'<dl class="run-badge" aria-label="What this page was run on">{"".join(cells)}</dl>'
+
+    def __repr__(self):
+        return devices.describe_choices(self.profile, self.device).to_string(index=False)
+
+
+def begin_chapter(study, *, profile="auto", protocol="careful", seed=0):
+    """Opens a chapter: chooses the profile, prepares the device, seeds everything, sets the figures' style.
+
+    Args:
+        study: str. A key of `studies.STUDIES`.
+        profile: str. `"auto"` or a key of `profiles.PROFILES`.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int.
+
+    Returns:
+        Chapter.
+
+    Raises:
+        ValueError: when an argument has an unknown value; the message names the allowed ones.
+    """
+    chosen_study = studies.get_study(study)
+    chosen_profile = profiles.choose_profile(profile)
+    manifest.check_protocol(protocol, seed)
+    plotting.use_book_style()
+    return Chapter(chosen_study, chosen_profile, devices.prepare_device(seed), protocol, seed)

@@ -1,0 +1,171 @@
+"""The hardware at hand: GPU memory, precision, seeds, and a line that says what was chosen and why."""
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+
+import psutil
+
+MIXED_PRECISION_CAPABILITY = (7, 0)
+CPU_BATCH_SIZE = 32
+GPU_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a chapter runs on.
+
+    Args:
+        kind: str. `"GPU"` or `"CPU"`.
+        name: str. The device's own name.
+        count: int. GPUs, or CPU cores this process may use.
+        memory_gib: float. Memory of the machine, GiB.
+        precision: str. Keras' dtype policy.
+        reason: str. Why that precision.
+        seed: int. The seed of Python, NumPy and Keras.
+    """
+
+    kind: str
+    name: str
+    count: int
+    memory_gib: float
+    precision: str
+    reason: str
+    seed: int
+
+    @property
+    def batch_size(self):
+        return GPU_BATCH_SIZE if self.kind == "GPU" else CPU_BATCH_SIZE
+
+
+def list_gpus():
+    """The GPUs TensorFlow sees.
+
+    Returns:
+        list of dict with `name` (str) and `compute_capability` (tuple of int, or None).
+    """
+    import tensorflow as tf
+
+    gpus = []
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        gpus.append(
+            {
+                "name": details.get("device_name", gpu.name),
+                "compute_capability": details.get("compute_capability"),
+            }
+        )
+    return gpus
+
+
+def choose_precision(gpus):
+    """Mixed precision where every GPU computes float16 faster than float32, float32 elsewhere.
+
+    Args:
+        gpus: list of dict, as from `list_gpus`.
+
+    Returns:
+        tuple of two str: Keras' dtype policy and the reason.
+    """
+    if not gpus:
+        return "float32", "float16 is slower on a CPU"
+    capabilities = [gpu["compute_capability"] or (0, 0) for gpu in gpus]
+    if min(capabilities) >= MIXED_PRECISION_CAPABILITY:
+        return "mixed_float16", "the GPU has float16 matrix units"
+    return "float32", "the GPU gains nothing from float16"
+
+
+def cpu_name():
+    """The processor's name as the system reports it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            names = [line.split(":", 1)[1].strip() for line in stream if "model name" in line]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def available_cores():
+    """CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def prepare_device(seed=0, *, precision="auto", deterministic=True):
+    """Prepares the hardware for a chapter: memory growth, precision, seeds.
+
+    Args:
+        seed: int. Seeds Python, NumPy and Keras.
+        precision: str. `"auto"`, `"float32"` or `"mixed_float16"`.
+        deterministic: bool. Whether operations must give the same bits on every run.
+
+    Returns:
+        Device.
+
+    Raises:
+        ValueError: when `precision` is not one of the above.
+    """
+    import keras
+    import tensorflow as tf
+
+    allowed = ["auto", "float32", "mixed_float16"]
+    if precision not in allowed:
+        raise ValueError(f"A precision is one of {allowed}. Received: precision={precision!r}")
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    gpus = list_gpus()
+    chosen, reason = choose_precision(gpus)
+    if precision != "auto":
+        chosen, reason = precision, "the caller asks for it"
+    keras.config.set_dtype_policy(chosen)
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return Device(
+        kind="GPU" if gpus else "CPU",
+        name=gpus[0]["name"] if gpus else cpu_name(),
+        count=len(gpus) or available_cores(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        precision=chosen,
+        reason=reason,
+        seed=seed,
+    )
+
+
+def describe_choices(profile, device):
+    """A one-line table of what was chosen, and why.
+
+    Args:
+        profile: Profile.
+        device: Device.
+
+    Returns:
+        pandas.DataFrame with one row.
+    """
+    import pandas as pd
+
+    unit = "GPU" if device.kind == "GPU" else "core"
+    row = {
+        "profile": f"{profile.name} ({profile.reason})",
+        "images": profile.images,
+        "device": f"{device.name}, {device.count} {unit}{'s' * (device.count != 1)}",
+        "memory": f"{device.memory_gib} GiB",
+        "precision": f"{device.precision} ({device.reason})",
+        "batch": device.batch_size,
+        "seed": device.seed,
+    }
+    return pd.DataFrame([row])
+
+
+def hardware_facts(device):
+    """What a record says of the hardware.
+
+    Args:
+        device: Device.
+
+    Returns:
+        dict of JSON values.
+    """
+    facts = asdict(device)
+    return {key: facts[key] for key in ("kind", "name", "count", "memory_gib", "precision")}

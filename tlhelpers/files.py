@@ -1,0 +1,96 @@
+"""Small promises about files: hashed, written whole or not at all, progress shown."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from tlhelpers import settings
+
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path):
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_text(text):
+    """The SHA-256 of a text's UTF-8 bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_file(path):
+    """Yields a temporary path beside `path` that replaces it when the block ends without an error.
+
+    A run that is killed half-way leaves the old file, or none, never half of the new one.
+
+    Args:
+        path: Path. The file to write; missing parent folders are made.
+
+    Yields:
+        Path. The temporary file, with the suffix of `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Yields a temporary folder beside `path` that is renamed to it when the block ends without an error.
+
+    Args:
+        path: Path. The folder to make. When another process made it meanwhile, theirs is kept.
+
+    Yields:
+        Path. The temporary folder.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        with contextlib.suppress(FileExistsError):
+            if not path.exists():
+                os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path, text):
+    """Writes `text` (UTF-8) to `path`, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def progress(iterable, *, description, total=None, unit="it"):
+    """Wraps `iterable` in a progress bar on standard output (never on stderr, where it reads as a fault)."""
+    return tqdm(
+        iterable,
+        desc=description,
+        total=total,
+        unit=unit,
+        file=sys.stdout,
+        leave=False,
+        disable=settings.is_quiet(),
+    )

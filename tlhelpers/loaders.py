@@ -1,0 +1,159 @@
+"""From rows of a manifest to batches: a `tf.data` pipeline sized to the machine, the same on every run."""
+
+from functools import partial
+
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from tlhelpers import devices, files, settings
+
+MEMORY_SHARE = 0.25
+SHUFFLE_BUFFER = 5000
+
+
+def load_dataset(
+    table,
+    image_size=224,
+    *,
+    batch_size=devices.CPU_BATCH_SIZE,
+    shuffle=False,
+    augment=False,
+    cache="auto",
+    seed=0,
+):
+    """A dataset of images and class indices.
+
+    Files are read, decoded and resized in parallel, in a fixed order. From the second epoch on they come from the
+    cache. Shuffling and augmentation follow `seed`: two runs see the same batches.
+
+    Args:
+        table: pandas.DataFrame with `path` and `target`, as from `split_manifest`.
+        image_size: int. Side of the square images, pixels. The aspect ratio is not kept, as in the source.
+        batch_size: int, at least 1.
+        shuffle: bool. Whether each epoch has another order.
+        augment: bool. Whether images are flipped, cropped and lit differently in each epoch.
+        cache: str. `"memory"`, `"disk"`, `"none"`, or `"auto"`: memory when the decoded images take less than
+            a quarter of what is free, disk otherwise.
+        seed: int.
+
+    Returns:
+        tf.data.Dataset of `(images, targets)`: float32 `(batch, image_size, image_size, 3)` in 0..255 and
+        int32 `(batch,)`.
+
+    Raises:
+        ValueError: when the table is empty or an argument is out of range.
+    """
+    if len(table) == 0:
+        raise ValueError("A dataset needs at least one row. Received: an empty table")
+    if batch_size < 1:
+        raise ValueError(f"A batch holds at least one image. Received: batch_size={batch_size}")
+    place = choose_cache(len(table), image_size) if cache == "auto" else cache
+    paths = table["path"].to_numpy(dtype=str)
+    targets = table["target"].to_numpy(dtype="int32")
+    dataset = tf.data.Dataset.from_tensor_slices((paths, targets))
+    dataset = dataset.map(
+        lambda path, target: (read_image(path, image_size), target), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    dataset = _cached(dataset, place, table, image_size)
+    if shuffle:
+        dataset = dataset.shuffle(min(len(table), SHUFFLE_BUFFER), seed=seed)
+    if augment:
+        dataset = _augmented(dataset, image_size, seed)
+    return dataset.batch(batch_size).map(_as_float).prefetch(tf.data.AUTOTUNE)
+
+
+def choose_cache(count, image_size):
+    """Where decoded images are kept between epochs.
+
+    Args:
+        count: int. Number of images.
+        image_size: int. Side, pixels.
+
+    Returns:
+        str. `"memory"` or `"disk"`.
+    """
+    size = count * image_size * image_size * 3
+    return "memory" if size < MEMORY_SHARE * psutil.virtual_memory().available else "disk"
+
+
+def read_image(path, image_size):
+    """Reads and resizes one JPEG or PNG.
+
+    Args:
+        path: str tensor.
+        image_size: int.
+
+    Returns:
+        uint8 tensor `(image_size, image_size, 3)` in 0..255.
+    """
+    image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    image = tf.image.resize(image, (image_size, image_size), method="bilinear")
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+
+def read_images(table, image_size):
+    """Reads the images of a few rows, for a figure.
+
+    Args:
+        table: pandas.DataFrame with `path`.
+        image_size: int. Side of the square images, pixels.
+
+    Returns:
+        uint8 array `(len(table), image_size, image_size, 3)` in 0..255.
+    """
+    return np.stack([read_image(path, image_size).numpy() for path in table["path"]])
+
+
+def augment_image(image, seed, *, image_size):
+    """One random view of an image: flipped, cropped to at least 70 % of its area, lit differently.
+
+    Args:
+        image: uint8 tensor `(image_size, image_size, 3)`.
+        seed: int32 tensor `(2,)`. The same seed gives the same view.
+        image_size: int.
+
+    Returns:
+        uint8 tensor `(image_size, image_size, 3)`.
+    """
+    seeds = tf.random.split(seed, 4)
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seeds[0],
+        min_object_covered=0.0,
+        area_range=(0.7, 1.0),
+        aspect_ratio_range=(0.8, 1.25),
+    )
+    view = tf.image.resize(tf.slice(image, begin, size), (image_size, image_size))
+    view = tf.image.stateless_random_flip_left_right(view, seeds[1])
+    view = tf.image.stateless_random_brightness(view, 25.0, seeds[2])
+    view = tf.image.stateless_random_contrast(view, 0.8, 1.2, seeds[3])
+    return tf.cast(tf.clip_by_value(tf.round(view), 0, 255), tf.uint8)
+
+
+def _augmented(dataset, image_size, seed):
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+    seeds = seeds.map(lambda pair: tf.cast(pair % 2**31, tf.int32))
+    view = partial(augment_image, image_size=image_size)
+    return tf.data.Dataset.zip(dataset, seeds).map(
+        lambda pair, key: (view(pair[0], key), pair[1]), num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+
+def _cached(dataset, place, table, image_size):
+    if place == "none":
+        return dataset
+    if place == "memory":
+        return dataset.cache()
+    if place != "disk":
+        allowed = ["auto", "memory", "disk", "none"]
+        raise ValueError(f"A cache is one of {allowed}. Received: cache={place!r}")
+    key = files.sha256_of_text("\n".join(table["path"]) + f"\n{image_size}")[:16]
+    folder = settings.home_folder() / "decoded"
+    folder.mkdir(parents=True, exist_ok=True)
+    return dataset.cache(str(folder / key))
+
+
+def _as_float(images, targets):
+    return tf.cast(images, tf.float32), targets

@@ -1,0 +1,334 @@
+"""One row per image: path, label, hash, verdict, duplicate group; and the splits made from them."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
+
+from tlhelpers import devices, files, settings, sources
+
+MANIFEST_VERSION = 1
+FOLDS = 5
+VALIDATION_SHARE = 0.1
+SPLIT_SEED = 0
+NEAR_DUPLICATE_BITS = 8
+MIN_SIDE = 16
+MAX_PIXELS = 100_000_000
+PROTOCOLS = ("published", "careful")
+
+# Verdicts under which an image can be read. `converted` ones were written anew as upright 8-bit RGB;
+# `two_classes` ones, or duplicates of theirs, are filed under more than one class.
+READABLE = ("ok", "converted", "two_classes")
+USABLE = {"published": READABLE, "careful": ("ok", "converted")}
+
+
+def load_manifest(study):
+    """The manifest of a study's images, built on first use.
+
+    Args:
+        study: Study.
+
+    Returns:
+        pandas.DataFrame with one row per file, sorted by path: `path` (str, absolute), `label` (class name),
+        `sha256`, `width` and `height` (pixels, 0 when unreadable), `verdict`, `reason`, `group` (int; files
+        that are exact or near duplicates of each other share it).
+
+    Raises:
+        MissingDataError: when no source has the images.
+        BadArchiveError: when the archive is damaged, unsafe or of another study.
+        ValueError: when a class has no readable image.
+    """
+    folder = sources.prepare_images(study)
+    cache = settings.home_folder() / "manifests" / f"{study.name}-{_folder_key(folder)}.csv"
+    if cache.is_file():
+        return pd.read_csv(cache, keep_default_na=False)
+    manifest = build_manifest(folder, study.class_names)
+    with files.atomic_file(cache) as temporary:
+        manifest.to_csv(temporary, index=False)
+    return manifest
+
+
+def build_manifest(folder, class_names, *, workers=None):
+    """Decodes every file below a folder of class folders and finds the duplicates among them.
+
+    Args:
+        folder: Path. Holds one subfolder per class.
+        class_names: sequence of str. The classes in label order.
+        workers: int or None. Processes to use; None means one per core.
+
+    Returns:
+        pandas.DataFrame, see `load_manifest`.
+
+    Raises:
+        ValueError: when there are fewer than two classes or one of them has no readable image.
+    """
+    if len(class_names) < 2:
+        raise ValueError(f"A manifest needs at least two classes. Received: class_names={list(class_names)}")
+    paths = [path for name in class_names for path in sorted((Path(folder) / name).rglob("*"))]
+    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    inspect = partial(inspect_image, converted_folder=settings.home_folder() / "converted")
+    rows, hashes = [], []
+    for path, (facts, image_hash) in zip(paths, _map(inspect, paths, workers), strict=True):
+        label = path.relative_to(folder).parts[0]
+        rows.append({"path": str(path), "label": label, **facts})
+        hashes.append(image_hash)
+    manifest = pd.DataFrame(rows, columns=["path", "label", "sha256", "width", "height", "verdict", "reason"])
+    _check_classes(manifest, class_names, folder)
+    manifest["path"] = [row.pop("readable_path", path) for row, path in zip(rows, manifest["path"], strict=True)]
+    manifest["group"] = group_duplicates(manifest["sha256"], hashes)
+    return _mark_two_classes(manifest)
+
+
+def inspect_image(path, *, converted_folder):
+    """Reads one file and says what it is.
+
+    Args:
+        path: Path.
+        converted_folder: Path. Where a readable image that is no upright 8-bit RGB or grey JPEG or PNG is
+            written anew, so that every reader after this one sees the same pixels.
+
+    Returns:
+        tuple of a dict (`sha256`, `width`, `height`, `verdict`, `reason`, and `readable_path` when converted)
+        and a perceptual hash (bool array `(2, 64)`, or None when unreadable).
+    """
+    facts = {"sha256": files.sha256_of(path), "width": 0, "height": 0, "verdict": "ok", "reason": ""}
+    if path.stat().st_size == 0:
+        return facts | {"verdict": "empty", "reason": "the file has no bytes"}, None
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                reason = f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels"
+                return facts | {"verdict": "too_large", "reason": reason}, None
+            reason = _why_convert(path, image)
+            image.load()
+            upright = _as_upright_rgb(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return facts | _verdict_of(error), None
+    facts |= {"width": upright.width, "height": upright.height}
+    if min(upright.size) < MIN_SIDE:
+        reason = f"a side is shorter than {MIN_SIDE} pixels"
+        return facts | {"verdict": "too_small", "reason": reason}, None
+    if reason:
+        converted = converted_folder / f"{facts['sha256']}.png"
+        with files.atomic_file(converted) as temporary:
+            upright.save(temporary)
+        facts |= {"verdict": "converted", "reason": reason, "readable_path": str(converted)}
+    return facts, perceptual_hash(upright)
+
+
+def perceptual_hash(image):
+    """The pHash and the dHash of an image, bool array `(2, 64)`."""
+    return np.stack([imagehash.phash(image).hash.ravel(), imagehash.dhash(image).hash.ravel()])
+
+
+def group_duplicates(sha256, hashes):
+    """Groups files that are the same to the byte or nearly the same to the eye.
+
+    Two images are near duplicates when both their pHash and their dHash differ in at most
+    `NEAR_DUPLICATE_BITS` of 64 bits; groups are the connected components.
+
+    Args:
+        sha256: sequence of str.
+        hashes: sequence of bool arrays `(2, 64)`, None for a file that is no image.
+
+    Returns:
+        int array `(n,)`. The group of each file.
+    """
+    count = len(sha256)
+    codes = pd.factorize(np.asarray(sha256))[0]
+    order = np.argsort(codes, kind="stable")
+    same = np.flatnonzero(np.diff(codes[order]) == 0)
+    pairs = [np.stack([order[same], order[same + 1]])]
+    readable = np.array([i for i, image_hash in enumerate(hashes) if image_hash is not None], dtype=int)
+    if len(readable):
+        signs = np.stack([hashes[i] for i in readable]).astype(np.float32) * 2 - 1
+        near = np.ones((len(readable), len(readable)), dtype=bool)
+        for kind in range(signs.shape[1]):
+            bits = signs.shape[2]
+            distance = (bits - signs[:, kind] @ signs[:, kind].T) / 2
+            near &= distance <= NEAR_DUPLICATE_BITS
+        pairs.append(readable[np.stack(np.nonzero(np.triu(near, 1)))])
+    first, second = np.concatenate(pairs, axis=1)
+    graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def split_manifest(manifest, study, *, protocol="careful", seed=0):
+    """Assigns the usable images of a manifest to training, validation and test.
+
+    `published` follows the source: a stratified test part of the published size, all readable files, duplicates
+    or not; the source validates on its test part, so there is no validation part of its own.
+    `careful` keeps duplicates together and leaves out images filed under two classes: fold `seed` of five is the
+    test part, and a tenth of all images is cut from the rest for validation.
+
+    Args:
+        manifest: pandas.DataFrame, as from `load_manifest`.
+        study: Study.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int. `published`: seeds the shuffle. `careful`: the fold, 0 to 4.
+
+    Returns:
+        pandas.DataFrame. The usable rows of `manifest` with `target` (int, index of the class) and `split`
+        (`"train"`, `"validation"` or `"test"`) beside the other columns.
+
+    Raises:
+        ValueError: when the protocol is unknown or there is no such fold.
+    """
+    check_protocol(protocol, seed)
+    usable = manifest[manifest["verdict"].isin(USABLE[protocol])].reset_index(drop=True)
+    usable["target"] = usable["label"].map({name: i for i, name in enumerate(study.class_names)})
+    split = _published_split if protocol == "published" else _careful_split
+    return usable.assign(split=split(usable, study, seed))
+
+
+def check_protocol(protocol, seed):
+    """Raises a ValueError when there is no such protocol, or `careful` has no such fold."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"A protocol is one of {list(PROTOCOLS)}. Received: protocol={protocol!r}")
+    if seed < 0 or (protocol == "careful" and seed >= FOLDS):
+        raise ValueError(
+            f"A seed is 0 or more; the careful protocol has the folds 0 to {FOLDS - 1}. Received: seed={seed}"
+        )
+
+
+def rows_of(table, split):
+    """The rows of one split.
+
+    Args:
+        table: pandas.DataFrame, as from `split_manifest`.
+        split: str. `"train"`, `"validation"` or `"test"`. Where a protocol has no validation part, as
+            `published`, its test part stands in, as in the source.
+
+    Returns:
+        pandas.DataFrame.
+
+    Raises:
+        ValueError: when there is no such split.
+    """
+    allowed = ["train", "validation", "test"]
+    if split not in allowed:
+        raise ValueError(f"A split is one of {allowed}. Received: split={split!r}")
+    if split == "validation" and not (table["split"] == "validation").any():
+        split = "test"
+    return table[table["split"] == split]
+
+
+def fingerprint(table):
+    """The SHA-256 over the sorted hashes of a table's files: which images these are, whatever their order."""
+    return files.sha256_of_text("\n".join(sorted(table["sha256"])))
+
+
+def count_leaks(table):
+    """How many test images have a duplicate among the training images.
+
+    Args:
+        table: pandas.DataFrame, as from `split_manifest`.
+
+    Returns:
+        int.
+    """
+    train_groups = set(table.loc[table["split"] == "train", "group"])
+    return int(table.loc[table["split"] == "test", "group"].isin(train_groups).sum())
+
+
+def _published_split(usable, study, seed):
+    published = len(usable) == study.published_count
+    test_count = study.published_test_count if published else round(len(usable) / FOLDS)
+    splitter = StratifiedShuffleSplit(1, test_size=test_count, random_state=seed)
+    _, test = next(splitter.split(usable, usable["target"]))
+    split = np.full(len(usable), "train", dtype=object)
+    split[test] = "test"
+    return split
+
+
+def _careful_split(usable, study, seed):
+    target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED)
+    rest, test = list(folds.split(target, target, group))[seed]
+    parts = round(len(rest) / (VALIDATION_SHARE * len(usable)))
+    inner = StratifiedGroupKFold(parts, shuffle=True, random_state=SPLIT_SEED + seed)
+    _, validation = next(inner.split(target[rest], target[rest], group[rest]))
+    split = np.full(len(usable), "train", dtype=object)
+    split[test] = "test"
+    split[rest[validation]] = "validation"
+    return split
+
+
+def _mark_two_classes(manifest):
+    """Marks every file of a duplicate group that spans several classes."""
+    readable = manifest["verdict"].isin(READABLE)
+    classes = manifest[readable].groupby("group")["label"].nunique()
+    mixed = readable & manifest["group"].isin(classes[classes > 1].index)
+    manifest.loc[mixed, "verdict"] = "two_classes"
+    manifest.loc[mixed, "reason"] = "the same photograph stands under several classes"
+    return manifest
+
+
+def _why_convert(path, image):
+    """Why an image has to be written anew, or an empty string."""
+    if image.getexif().get(0x0112, 1) != 1:
+        return "rotated by its EXIF tag"
+    if image.mode not in ("RGB", "L"):
+        return f"colour mode {image.mode}"
+    if image.format not in ("JPEG", "PNG"):
+        return f"format {image.format}"
+    if image.format == "PNG" and path.suffix.lower() in (".jpg", ".jpeg"):
+        return "format PNG under a JPEG name"
+    return ""
+
+
+def _as_upright_rgb(image):
+    """An upright 8-bit RGB image of any readable one; 16-bit grey is scaled to 8 bits."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):
+        values = np.asarray(upright, dtype=np.float64)
+        upright = Image.fromarray((values / max(values.max(), 1) * 255).astype(np.uint8))
+    return upright.convert("RGB")
+
+
+def _verdict_of(error):
+    text = str(error) or type(error).__name__
+    if "truncated" in text or "broken data stream" in text:
+        return {"verdict": "truncated", "reason": "the image data breaks off"}
+    if "cannot identify" in text:
+        return {"verdict": "not_an_image", "reason": "no image format is recognised"}
+    return {"verdict": "unreadable", "reason": text.splitlines()[0]}
+
+
+def _check_classes(manifest, class_names, folder):
+    readable = set(manifest.loc[manifest["verdict"].isin(READABLE), "label"])
+    empty = [name for name in class_names if name not in readable]
+    if empty:
+        raise ValueError(
+            f"Every class has at least one readable image. Missing: {empty}. Received: folder={str(folder)!r}"
+        )
+
+
+def _map(function, items, workers):
+    """Maps over processes, or in this one when the work is small; yields results in order, progress shown."""
+    workers = workers or devices.available_cores()
+    description = "Reading images"
+    if workers == 1 or len(items) < 200:
+        yield from files.progress(map(function, items), description=description, total=len(items))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        results = pool.map(function, items, chunksize=32)
+        yield from files.progress(results, description=description, total=len(items))
+
+
+def _folder_key(folder):
+    """Names a folder's state: its path, and every file's size and time of change."""
+    facts = [f"version {MANIFEST_VERSION}, {NEAR_DUPLICATE_BITS} bits", str(folder)]
+    for entry in sorted(Path(folder).rglob("*")):
+        if entry.is_file():
+            status = os.stat(entry)
+            facts.append(f"{entry.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
+    return files.sha256_of_text("\n".join(facts))[:16]

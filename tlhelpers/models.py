@@ -1,0 +1,256 @@
+"""The networks: a CNN from scratch, a pretrained backbone with a new head, and what to unfreeze.
+
+Every model takes RGB images in 0..255, rescales them itself and ends in one layer of logits.
+"""
+
+import keras
+from keras import layers
+
+from tlhelpers import sources
+
+BACKBONES = {
+    "mobilenetv2_100": {
+        "builder": keras.applications.MobileNetV2,
+        "alpha": 1.0,
+        "file": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        "width": 1280,
+    },
+    "mobilenetv2_035": {
+        "builder": keras.applications.MobileNetV2,
+        "alpha": 0.35,
+        "file": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+        "width": 1280,
+    },
+}
+
+
+def baseline_cnn(image_size=224, num_classes=5, *, dropout=0.5, seed=None):
+    """A small convolutional network, trained from scratch.
+
+    Three blocks of convolution and pooling, then a dense layer that holds almost all parameters:
+    11,169,605 at 224 pixels and 5 classes.
+
+    Args:
+        image_size: int. Side of the square input, pixels; at least 22.
+        num_classes: int. Number of classes, at least 2.
+        dropout: float in [0, 1). Share of the dense layer's units silenced in training.
+        seed: int or None. Seeds the initial weights and the dropout.
+
+    Returns:
+        keras.Model. Input `(batch, image_size, image_size, 3)` in 0..255, output logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: when the image is too small for three blocks or there are fewer than two classes.
+
+    Source:
+        The network of the published flower study.
+    """
+    _check_num_classes(num_classes)
+    if image_size < 22:
+        raise ValueError(
+            "Three convolution and pooling blocks need at least 22 pixels a side. "
+            f"Received: image_size={image_size}"
+        )
+    seeds = _seed_sequence(seed)
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    x = layers.Rescaling(1 / 255, name="rescaling")(inputs)
+    for index, filters in enumerate((32, 64, 128), start=1):
+        initializer = keras.initializers.GlorotUniform(next(seeds))
+        x = layers.Conv2D(
+            filters, 3, activation="relu", kernel_initializer=initializer, name=f"conv_{index}"
+        )(x)
+        x = layers.MaxPooling2D(name=f"pool_{index}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    outputs = _head(x, num_classes, 128, dropout, seeds)
+    return keras.Model(inputs, outputs, name="baseline_cnn")
+
+
+def build_backbone(name, image_size=224, *, weights="imagenet"):
+    """A convolutional backbone without its classification layer, rescaling included.
+
+    Args:
+        name: str. A key of `BACKBONES`.
+        image_size: int. Side of the square input, pixels; at least 32.
+        weights: str or None. `"imagenet"` for pretrained weights, None for random ones.
+
+    Returns:
+        keras.Model. Input `(batch, image_size, image_size, 3)` in 0..255,
+        output features `(batch, image_size // 32, image_size // 32, width)`.
+
+    Raises:
+        ValueError: when the backbone or the weights have an unknown name.
+
+    Source:
+        Sandler et al. 2018, https://arxiv.org/abs/1801.04381.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"A backbone is one of {sorted(BACKBONES)}. Received: name={name!r}")
+    if weights not in ("imagenet", None):
+        raise ValueError(f"Weights are 'imagenet' or None. Received: weights={weights!r}")
+    row = BACKBONES[name]
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    rescaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(inputs)
+    network = row["builder"](
+        input_tensor=rescaled,
+        alpha=row["alpha"],
+        include_top=False,
+        weights=None,
+    )
+    backbone = keras.Model(inputs, network.output, name=name)
+    if weights == "imagenet":
+        sources.load_backbone_weights(backbone, row["file"])
+    return backbone
+
+
+def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, seed=None):
+    """The published head: pooling, a dense layer, dropout, logits.
+
+    Args:
+        feature_shape: tuple of int. `(height, width, channels)`, or `(channels,)` when already pooled.
+        num_classes: int. Number of classes, at least 2.
+        hidden: int. Units of the dense layer; 0 leaves it out (a linear head).
+        dropout: float in [0, 1).
+        seed: int or None. Seeds the initial weights and the dropout.
+
+    Returns:
+        keras.Model. From features to logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: when there are fewer than two classes.
+    """
+    _check_num_classes(num_classes)
+    inputs = keras.Input(feature_shape, name="features")
+    x = inputs
+    if len(feature_shape) == 3:
+        x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    outputs = _head(x, num_classes, hidden, dropout, _seed_sequence(seed))
+    return keras.Model(inputs, outputs, name="head")
+
+
+def connect(backbone, head):
+    """The whole classifier: backbone, pooling where the head expects pooled features, head.
+
+    Args:
+        backbone: keras.Model, as from `build_backbone`.
+        head: keras.Model, as from `build_head`. Its weights are shared, not copied.
+
+    Returns:
+        keras.Model. From images in 0..255 to logits.
+    """
+    x = backbone.output
+    if len(head.input_shape) == 2:
+        x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    return keras.Model(backbone.input, head(x), name=f"{backbone.name}_classifier")
+
+
+def freeze(backbone):
+    """Freezes every layer of a backbone and returns it."""
+    backbone.trainable = False
+    return backbone
+
+
+def unfreeze(backbone, *, last=None, from_block=None, batch_norm="frozen"):
+    """Unfreezes the end of a backbone; everything before it stays frozen.
+
+    BatchNormalization layers stay frozen unless asked otherwise: only `trainable = False` keeps their
+    moving statistics in place under `fit`. Calling the backbone with `training=False` does not.
+
+    Args:
+        backbone: keras.Model.
+        last: int or None. How many layers to unfreeze, counted from the end.
+        from_block: str or None. Or: unfreeze from the first layer whose name starts so, such as `"block_16"`.
+        batch_norm: str. `"frozen"`, or `"updating"` to let the unfrozen part's BatchNormalization train.
+
+    Returns:
+        list of keras.Layer. The layers that now train.
+
+    Raises:
+        ValueError: when not exactly one of `last` and `from_block` is given, or it names no layer.
+
+    Source:
+        https://github.com/keras-team/keras/issues/20285 (training=False is overridden under `fit`).
+    """
+    start = _first_unfrozen(backbone, last, from_block)
+    if batch_norm not in ("frozen", "updating"):
+        raise ValueError(f"batch_norm is 'frozen' or 'updating'. Received: batch_norm={batch_norm!r}")
+    backbone.trainable = True
+    for index, layer in enumerate(backbone.layers):
+        is_batch_norm = isinstance(layer, layers.BatchNormalization)
+        layer.trainable = index >= start and not (is_batch_norm and batch_norm == "frozen")
+    return [layer for layer in backbone.layers if layer.trainable and layer.weights]
+
+
+def split_backbone(backbone):
+    """Cuts a partly unfrozen backbone where its frozen beginning ends.
+
+    The beginning gives the same output for an image in every epoch, so it needs to run only once.
+    Both parts share their weights with `backbone`.
+
+    Args:
+        backbone: keras.Model with some trainable layers, as left by `unfreeze`.
+
+    Returns:
+        tuple of two keras.Model: the frozen beginning and the rest, which takes the beginning's output.
+
+    Raises:
+        ValueError: when nothing is unfrozen, or when no single tensor connects the two parts.
+    """
+    trainable = [i for i, layer in enumerate(backbone.layers) if layer.trainable and layer.weights]
+    if not trainable:
+        raise ValueError("A backbone is split at its first unfrozen layer. Received: a frozen backbone")
+    cut = backbone.layers[trainable[0] - 1]
+    beginning = keras.Model(backbone.input, cut.output, name=f"{backbone.name}_beginning")
+    rest = keras.Model(cut.output, backbone.output, name=f"{backbone.name}_rest")
+    return beginning, rest
+
+
+def count_parameters(model):
+    """Parameters of a model.
+
+    Args:
+        model: keras.Model.
+
+    Returns:
+        dict with `total` and `trainable`, both int.
+    """
+    return {
+        "total": int(model.count_params()),
+        "trainable": int(sum(weight.shape.num_elements() for weight in model.trainable_weights)),
+    }
+
+
+def _head(x, num_classes, hidden, dropout, seeds):
+    if hidden:
+        initializer = keras.initializers.GlorotUniform(next(seeds))
+        x = layers.Dense(hidden, activation="relu", kernel_initializer=initializer, name="hidden")(x)
+    x = layers.Dropout(dropout, seed=next(seeds), name="dropout")(x)
+    initializer = keras.initializers.GlorotUniform(next(seeds))
+    return layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
+
+
+def _seed_sequence(seed):
+    while True:
+        yield seed
+        seed = None if seed is None else seed + 1
+
+
+def _check_num_classes(num_classes):
+    if num_classes < 2:
+        raise ValueError(f"A classifier needs at least two classes. Received: num_classes={num_classes}")
+
+
+def _first_unfrozen(backbone, last, from_block):
+    if (last is None) == (from_block is None):
+        raise ValueError(
+            "Give either last or from_block. " f"Received: last={last!r}, from_block={from_block!r}"
+        )
+    names = [layer.name for layer in backbone.layers]
+    if last is not None:
+        if not 1 <= last <= len(names):
+            raise ValueError(f"last is between 1 and {len(names)}. Received: last={last}")
+        return len(names) - last
+    for index, name in enumerate(names):
+        if name == from_block or name.startswith(from_block + "_"):
+            return index
+    blocks = sorted({"_".join(name.split("_")[:2]) for name in names if name.startswith("block_")})
+    raise ValueError(f"from_block is a layer's name or one of {blocks}. Received: from_block={from_block!r}")

@@ -1,0 +1,290 @@
+"""The book's figures: one palette, fixed sizes, data first, and the Axes returned.
+
+No function shows or saves anything.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import to_rgb
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from sklearn.metrics import confusion_matrix
+
+from tlhelpers import metrics
+
+PALETTE = sns.color_palette("colorblind").as_hex()
+TRAIN_COLOUR, VALIDATION_COLOUR = PALETTE[0], PALETTE[1]
+RIGHT_COLOUR, WRONG_COLOUR = PALETTE[0], PALETTE[3]
+WIDTH = 7.0
+FIGURE_RESOLUTION = 144
+
+
+def use_book_style():
+    """Sets fonts, sizes and colours for every figure that follows."""
+    sns.set_theme(
+        style="whitegrid",
+        palette=PALETTE,
+        rc={
+            "figure.figsize": (WIDTH, 3.2),
+            "figure.dpi": FIGURE_RESOLUTION,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "legend.frameon": False,
+            "grid.color": "0.9",
+            "axes.edgecolor": "0.6",
+        },
+    )
+
+
+def plot_learning_curves(history, *, axes=None):
+    """Accuracy and loss by epoch, training beside validation.
+
+    Args:
+        history: dict of lists with `accuracy`, `val_accuracy`, `loss` and `val_loss`, one value per epoch.
+        axes: two Axes or None. None makes a figure.
+
+    Returns:
+        array of two Axes: accuracy, loss.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    for axis, name in zip(axes, ("accuracy", "loss"), strict=True):
+        axis.plot(epochs, history[name], color=TRAIN_COLOUR, marker="o", markersize=3, label="training")
+        axis.plot(
+            epochs,
+            history[f"val_{name}"],
+            color=VALIDATION_COLOUR,
+            marker="s",
+            markersize=3,
+            linestyle="--",
+            label="validation",
+        )
+        axis.set(title=name.capitalize(), xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[1].set_ylim(bottom=0)
+    axes[0].legend(loc="lower right")
+    return np.asarray(axes)
+
+
+def plot_runs(histories, *, metric="accuracy", ax=None):
+    """One metric of several runs by epoch: training solid, validation dashed.
+
+    Args:
+        histories: dict from a run's label to its history (dict of lists, one value per epoch).
+        metric: str. A key of the histories that has a `val_` twin.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 3.2))
+    for index, (label, history) in enumerate(histories.items()):
+        epochs = np.arange(1, len(history[metric]) + 1)
+        style = {"color": PALETTE[index], "marker": "os^D"[index % 4], "markersize": 3}
+        ax.plot(epochs, history[metric], **style, label=f"{label}, training")
+        ax.plot(epochs, history[f"val_{metric}"], **style, linestyle="--", label=f"{label}, validation")
+    ax.set(xlabel="epoch", ylabel=metric)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if metric == "accuracy":
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def plot_confusion_matrix(y_true, y_prob, class_names, *, ax=None):
+    """Counts of true class (rows) against predicted class (columns), shaded by the share of the row.
+
+    Args:
+        y_true: int array `(n,)`.
+        y_prob: float array `(n, classes)`.
+        class_names: sequence of str.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.6, 3.9))
+    counts = confusion_matrix(y_true, np.asarray(y_prob).argmax(axis=1), labels=range(len(class_names)))
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    sns.heatmap(
+        share,
+        annot=counts,
+        fmt="d",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        square=True,
+        linewidths=0.5,
+        xticklabels=class_names,
+        yticklabels=class_names,
+        cbar_kws={"label": "share of the true class", "format": PercentFormatter(1, decimals=0)},
+        ax=ax,
+    )
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.tick_params(axis="x", rotation=30)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def plot_image_grid(images, titles, *, columns=6, colours=None):
+    """Images in a grid, each under its title.
+
+    Args:
+        images: sequence of uint8 arrays `(height, width, 3)` in 0..255.
+        titles: sequence of str.
+        columns: int.
+        colours: sequence of colours or None. The titles' colours.
+
+    Returns:
+        array of Axes, one per image.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.5 * rows), squeeze=False)
+    colours = colours or ["0.15"] * len(images)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, title, colour in zip(axes.flat, images, titles, colours, strict=False):
+        axis.imshow(image)
+        axis.set_title(title, color=colour, fontsize=8, fontweight="normal")
+    return axes.ravel()[: len(images)]
+
+
+def plot_prediction_grid(images, y_true, y_prob, class_names, *, columns=6):
+    """Images with their predicted and true class; wrong ones say so in words and colour.
+
+    Args:
+        images: sequence of uint8 arrays `(height, width, 3)` in 0..255.
+        y_true: int array `(n,)`.
+        y_prob: float array `(n, classes)`.
+        class_names: sequence of str.
+        columns: int.
+
+    Returns:
+        array of Axes, one per image.
+    """
+    y_prob = np.asarray(y_prob)
+    titles, colours = [], []
+    for target, row in zip(y_true, y_prob, strict=True):
+        predicted = row.argmax()
+        right = predicted == target
+        line = f"{class_names[predicted]} {row[predicted]:.0%}"
+        titles.append(f"✓ {line}\n" if right else f"✗ {line}\ntrue: {class_names[target]}")
+        colours.append(RIGHT_COLOUR if right else WRONG_COLOUR)
+    return plot_image_grid(images, titles, columns=columns, colours=colours)
+
+
+def plot_per_class(metrics_by_model, *, metric="recall", ax=None):
+    """One bar per class and model.
+
+    Args:
+        metrics_by_model: dict from a model's label to its metrics, as from `metrics.evaluate`.
+        metric: str. `"precision"`, `"recall"` or `"f1"`.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots()
+    width = 0.8 / len(metrics_by_model)
+    for index, (label, values) in enumerate(metrics_by_model.items()):
+        classes = list(values["per_class"])
+        heights = [values["per_class"][name][metric] for name in classes]
+        places = np.arange(len(classes)) + (index - (len(metrics_by_model) - 1) / 2) * width
+        ax.bar(places, heights, width, label=label, color=PALETTE[index], edgecolor="white")
+    ax.set_xticks(np.arange(len(classes)), classes)
+    ax.set(ylabel=metric.capitalize() if metric == "f1" else metric, ylim=(0, 1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(metrics_by_model))
+    ax.grid(False, axis="x")
+    return ax
+
+
+def plot_comparison(points, *, ax=None):
+    """Accuracies of several models from several sources, as points with intervals.
+
+    Args:
+        points: pandas.DataFrame with `model`, `source`, `accuracy` (0..1) and `half_width` (NaN for none).
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 2.8))
+    labels = list(dict.fromkeys(points["model"]))
+    sources = list(dict.fromkeys(points["source"]))
+    for index, source in enumerate(sources):
+        rows = points[points["source"] == source]
+        offset = (index - (len(sources) - 1) / 2) * 0.2
+        places = [labels.index(model) + offset for model in rows["model"]]
+        ax.errorbar(
+            rows["accuracy"],
+            places,
+            xerr=rows["half_width"].fillna(0),
+            fmt="osD^v"[index % 5],
+            color=PALETTE[index],
+            capsize=3,
+            label=source,
+        )
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.set(xlabel="test accuracy")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(sources))
+    return ax
+
+
+def plot_reliability(predictions, *, ax=None):
+    """Accuracy against confidence; the diagonal is perfect calibration.
+
+    Args:
+        predictions: dict from a model's label to a pair `(y_true, y_prob)`.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.4, 3.8))
+    ax.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="perfect")
+    for index, (label, (y_true, y_prob)) in enumerate(predictions.items()):
+        table = metrics.reliability_table(y_true, y_prob, bins=10)
+        ax.plot(table["confidence"], table["accuracy"], marker="osD"[index % 3], color=PALETTE[index], label=label)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(loc="upper left")
+    return ax
+
+
+def contrast_ratio(first, second):
+    """The WCAG contrast ratio of two colours, 1..21.
+
+    Args:
+        first: a matplotlib colour.
+        second: a matplotlib colour.
+
+    Returns:
+        float.
+
+    Source:
+        https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio.
+    """
+
+    def luminance(colour):
+        channels = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return float(np.dot([0.2126, 0.7152, 0.0722], channels))
+
+    lighter, darker = sorted([luminance(first), luminance(second)], reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)

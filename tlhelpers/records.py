@@ -1,0 +1,308 @@
+"""Records: what one trained model left, saved, found again and summed up.
+
+A record is `<study>/<protocol>/<network>-<strategy>/seed-<k>.json` with an `.npz` of its test predictions beside it.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tlhelpers import files, manifest, metrics, settings, studies
+
+PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one trained model left.
+
+    Args:
+        study: str. The study's name.
+        protocol: str. `"published"` or `"careful"`.
+        network: str. Such as `"mobilenetv2_100"`.
+        strategy: str. Such as `"frozen"`.
+        profile: str. The profile's name.
+        seed: int.
+        image_size: int. Pixels.
+        counts: dict. Images per split.
+        dataset_sha256: str. The fingerprint of the images.
+        parameters: dict with `total` and `trainable`.
+        history: dict of lists, one value per epoch.
+        metrics: dict, as from `metrics.evaluate`.
+        seconds: dict. Wall-clock seconds per stage.
+        hardware: dict, as from `devices.hardware_facts`.
+        versions: dict. Package versions.
+        commit: str. The project's git commit, empty outside a checkout.
+        recorded_at: str. UTC time, ISO 8601.
+        test_id: str array `(n,)`. SHA-256 of each test file.
+        y_true: int array `(n,)`.
+        y_prob: float32 array `(n, classes)`.
+    """
+
+    study: str
+    protocol: str
+    network: str
+    strategy: str
+    profile: str
+    seed: int
+    image_size: int
+    counts: dict
+    dataset_sha256: str
+    parameters: dict
+    history: dict
+    metrics: dict
+    seconds: dict
+    hardware: dict
+    versions: dict
+    commit: str
+    recorded_at: str
+    test_id: np.ndarray
+    y_true: np.ndarray
+    y_prob: np.ndarray
+
+    @property
+    def model(self):
+        return f"{self.network}-{self.strategy}"
+
+
+NO_RECORD = "no recorded run yet"
+ARRAYS = ("test_id", "y_true", "y_prob")
+
+
+def make_record(*, study, table, y_prob, **facts):
+    """Fills in what can be derived: metrics, counts, versions, time.
+
+    Args:
+        study: Study.
+        table: pandas.DataFrame, as from `manifest.split_manifest`.
+        y_prob: float array `(n, classes)`, row by row as the test rows of `table`.
+        **facts: `protocol`, `network`, `strategy`, `profile`, `seed`, `image_size`, `parameters`, `history`,
+            `seconds`, `hardware`.
+
+    Returns:
+        Record.
+    """
+    test = manifest.rows_of(table, "test")
+    y_true = test["target"].to_numpy(dtype=np.int64)
+    y_prob = np.asarray(y_prob, dtype=np.float32)
+    return Record(
+        study=study.name,
+        counts={name: int(count) for name, count in table["split"].value_counts().sort_index().items()},
+        dataset_sha256=manifest.fingerprint(table),
+        metrics=metrics.evaluate(y_true, y_prob, study.class_names),
+        versions={"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        commit=_git_commit(),
+        recorded_at=_now().isoformat(timespec="seconds"),
+        test_id=test["sha256"].to_numpy(dtype=str),
+        y_true=y_true,
+        y_prob=y_prob,
+        **facts,
+    )
+
+
+def save_record(record, folder=None):
+    """Saves a record, JSON and NPZ, each whole or not at all; the JSON comes last and makes it complete.
+
+    Args:
+        record: Record.
+        folder: Path or None. None means this build's runs folder.
+
+    Returns:
+        Path. The JSON file.
+    """
+    path = record_path(folder or settings.runs_folder(), record)
+    with files.atomic_file(path.with_suffix(".npz")) as temporary:
+        np.savez_compressed(temporary, **{name: getattr(record, name) for name in ARRAYS})
+    facts = {name: value for name, value in asdict(record).items() if name not in ARRAYS}
+    files.write_text(path, json.dumps(_rounded(facts), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def record_path(folder, record):
+    """Where a record stands below a folder."""
+    inner = Path(record.study, record.protocol, record.model)
+    return Path(folder) / inner / f"seed-{record.seed}.json"
+
+
+def load_record(path):
+    """Loads one record.
+
+    Args:
+        path: Path. Its JSON file.
+
+    Returns:
+        Record.
+
+    Raises:
+        ValueError: when the JSON or the NPZ is damaged.
+    """
+    path = Path(path)
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+            return Record(**facts, **{name: arrays[name] for name in ARRAYS})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"A record is a whole JSON file with its NPZ beside it ({error}). Received: {path}") from error
+
+
+def load_records(study, *, folder=None, protocol="*", model="*"):
+    """Loads a study's records.
+
+    Args:
+        study: str. The study's name.
+        folder: Path or None. None means the committed records.
+        protocol: str. A protocol, or `"*"`.
+        model: str. `<network>-<strategy>`, or `"*"`.
+
+    Returns:
+        list of Record, sorted by path.
+
+    Raises:
+        ValueError: when there is no such study or a record is damaged.
+    """
+    studies.get_study(study)
+    folder = Path(folder or settings.records_folder())
+    return [load_record(path) for path in sorted(folder.glob(f"{study}/{protocol}/{model}/seed-*.json"))]
+
+
+def summarise(records, metric="accuracy"):
+    """Mean and interval over seeds, one row per protocol and model.
+
+    Args:
+        records: list of Record.
+        metric: str. A key of `Record.metrics` with a float value.
+
+    Returns:
+        pandas.DataFrame indexed by `protocol` and `model`, with `mean`, `half_width` (95 %, over seeds) and `seeds`.
+    """
+    rows = [
+        {"protocol": r.protocol, "model": r.model, "value": r.metrics[metric]} for r in records
+    ]
+    frame = pd.DataFrame(rows, columns=["protocol", "model", "value"])
+    summary = {}
+    for key, values in frame.groupby(["protocol", "model"])["value"]:
+        mean, half_width = metrics.mean_interval(values)
+        summary[key] = {"mean": mean, "half_width": half_width, "seeds": len(values)}
+    index = pd.MultiIndex.from_tuples(summary, names=["protocol", "model"]) if summary else None
+    return pd.DataFrame(list(summary.values()), index=index, columns=["mean", "half_width", "seeds"])
+
+
+def reproduction_table(study, *, protocols=("published", "careful"), runs=None, recorded=None):
+    """The book's spine: published, recorded on the real data, this build.
+
+    Args:
+        study: str. The study's name.
+        protocols: sequence of str.
+        runs: Path or None. This build's runs; None means the runs folder.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame of str, indexed by protocol and model, with the columns `published`, `recorded`, `this build`.
+    """
+    recorded_summary = summarise(load_records(study, folder=recorded))
+    live_summary = summarise(load_records(study, folder=runs or settings.runs_folder()))
+    rows = {}
+    for protocol in protocols:
+        for row in studies.published_numbers(study)["models"]:
+            key = (protocol, f"{row['network']}-{row['strategy']}")
+            rows[protocol, row["label"]] = {
+                "published": f"{row['accuracy']:.0%}",
+                "recorded": _cell(recorded_summary, key, NO_RECORD),
+                "this build": _cell(live_summary, key, "not run in this build"),
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["protocol", "model"])
+    return table
+
+
+def today():
+    """Today's date in UTC, as ISO 8601."""
+    return _now().date().isoformat()
+
+
+def describe_recorded(study, protocol, model, *, folder=None):
+    """The recorded accuracy of a model, as a cell of a table: mean ± interval over seeds.
+
+    Args:
+        study: str. The study's name.
+        protocol: str. `"published"` or `"careful"`.
+        model: str. `<network>-<strategy>`.
+        folder: Path or None. None means the committed records.
+
+    Returns:
+        str. `"no recorded run yet"` when there is none.
+    """
+    summary = summarise(load_records(study, folder=folder, protocol=protocol, model=model))
+    return _cell(summary, (protocol, model), NO_RECORD)
+
+
+def describe_conditions(records):
+    """Hardware, versions and dates of some records, as one sentence for a caption."""
+    if not records:
+        return "no recorded run"
+    hardware = sorted({f"{r.hardware['name']}, {r.hardware['count']} {_unit(r)}" for r in records})
+    versions = sorted({f"TensorFlow {r.versions['tensorflow']}, Keras {r.versions['keras']}" for r in records})
+    days = sorted({r.recorded_at[:10] for r in records})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{'; '.join(hardware)}; {'; '.join(versions)}; {span}"
+
+
+def glue(name, value, *, digits=1):
+    """Makes a number available to the prose around it as `` {glue:text}`name` ``.
+
+    Args:
+        name: str. The key, unique within the page.
+        value: float shares are shown as percentages, int with thousands separators, str as they are.
+        digits: int. Decimals of a percentage.
+    """
+    from IPython.display import display
+
+    text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}%}"
+    prefix = "application/papermill.record/"
+    display(
+        {f"{prefix}text/plain": repr(text)},
+        raw=True,
+        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
+    )
+
+
+def _cell(summary, key, otherwise):
+    if key not in summary.index:
+        return otherwise
+    row = summary.loc[key]
+    if np.isnan(row["half_width"]):
+        return f"{row['mean']:.1%}"
+    return f"{row['mean']:.1%} ± {row['half_width'] * 100:.1f} ({row['seeds']:.0f} seeds)"
+
+
+def _now():
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _unit(record):
+    return "GPU" if record.hardware["kind"] == "GPU" else "CPU cores"
+
+
+def _rounded(value):
+    """Floats to seven significant digits: as exact as float32, and short in a diff."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _git_commit():
+    command = ["git", "-C", str(settings.PROJECT_FOLDER), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,70 @@
+"""Where things live and what the environment asks for.
+
+The only module that reads environment variables:
+
+| variable            | meaning                                                        |
+|---------------------|----------------------------------------------------------------|
+| `TLHELPERS_PROFILE` | the profile that `"auto"` stands for                           |
+| `TLHELPERS_MIRROR`  | a folder or URL with archives and weights under upstream names |
+| `TLHELPERS_HOME`    | the cache folder (default: the platform's own)                 |
+| `TLHELPERS_RUNS`    | where live runs are written (default: `_build/runs`)           |
+| `TLHELPERS_QUIET`   | `1` hides progress bars, as in a headless build                |
+"""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE_FOLDER = Path(__file__).resolve().parent
+PROJECT_FOLDER = PACKAGE_FOLDER.parent
+
+
+def in_checkout():
+    """Whether the package runs from a checkout of the book (and not from an installed wheel)."""
+    return (PROJECT_FOLDER / "_toc.yml").is_file()
+
+
+def home_folder():
+    """The cache folder for archives, extracted images, weights and features."""
+    chosen = os.environ.get("TLHELPERS_HOME") or platformdirs.user_cache_dir("tlhelpers")
+    return Path(chosen).expanduser()
+
+
+def data_folder():
+    """The project's `data/` folder; in an installed wheel the copy that travels with the package."""
+    return PROJECT_FOLDER / "data" if in_checkout() else PACKAGE_FOLDER / "data"
+
+
+def drop_folders():
+    """Folders in which a reader may drop an archive, nearest first."""
+    folders = [Path.cwd() / "data", Path.cwd(), data_folder()]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def records_folder():
+    """The committed records of measured runs."""
+    return data_folder() / "records"
+
+
+def runs_folder():
+    """Where this build's live runs are written."""
+    chosen = os.environ.get("TLHELPERS_RUNS")
+    if chosen:
+        return Path(chosen).expanduser()
+    return (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build" / "runs"
+
+
+def mirror():
+    """The mirror a reader named, as a folder path or URL, or None."""
+    return os.environ.get("TLHELPERS_MIRROR") or None
+
+
+def requested_profile():
+    """The profile the environment asks for, or None."""
+    return os.environ.get("TLHELPERS_PROFILE") or None
+
+
+def is_quiet():
+    """Whether progress bars are hidden."""
+    return os.environ.get("TLHELPERS_QUIET") == "1"

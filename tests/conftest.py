@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -61,6 +62,17 @@ def write_archive(path, *, per_class=8, extra=None, prefix="flowers"):
     return path
 
 
+def settle_statistics(network, images):
+    """Sets the moving statistics of a Keras model to those of a batch: random weights then give usual outputs."""
+    norms = [layer for layer in network.layers if hasattr(layer, "moving_mean")]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    network(images, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path, monkeypatch):
     """Gives each test an empty cache and an empty working folder, and closes its figures."""
@@ -101,3 +113,15 @@ def mirror(tmp_path, monkeypatch):
     write_archive(folder / "flowers-recognition.zip")
     monkeypatch.setenv("TLHELPERS_MIRROR", str(folder))
     return folder
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Fifteen written JPEG files, three per class, with the columns that readers of images use."""
+    rows = []
+    for target, label in enumerate(sorted(CLASS_COLOURS)):
+        for index in range(3):
+            path = tmp_path / f"{label} {index} ü.jpg"
+            path.write_bytes(encode(draw_flower(label, index)))
+            rows.append({"path": str(path), "label": label, "target": target, "sha256": f"{label}-{index}"})
+    return pd.DataFrame(rows)

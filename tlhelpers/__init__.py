@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unfreeze",
         ],
         "plotting": [
+            "plot_bars",
             "plot_comparison",
             "plot_confusion_matrix",
             "plot_image_grid",
@@ -50,6 +51,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "profiles": ["choose_profile"],
         "records": [
+            "compare_sources",
             "describe_conditions",
             "describe_recorded",
             "glue",

@@ -6,6 +6,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,12 @@ from tlhelpers import files, manifest, profiles, records, settings, sources, stu
 
 BUILD_FOLDER = settings.PROJECT_FOLDER / "_build"
 STAGING_FOLDER = BUILD_FOLDER / "source"
+OUTPUT_FOLDER = settings.PROJECT_FOLDER  # jupyter-book adds _build/html
 CELL_TIMEOUT_SECONDS = 3600
 KERNEL = "python3"
+
+# What TensorFlow says while it loads, before any setting can silence it.
+STARTUP_MESSAGE = re.compile(r"WARNING: All log messages before absl::InitializeLog|I0000 \d")
 
 # The chapters that train, and the records each leaves for one protocol and seed.
 RECORDED_CHAPTERS = {
@@ -90,10 +95,22 @@ def execute_chapter(source, destination, parameters):
                 f"The run up to there is in {failed}"
             ) from error
         notebook = nbformat.read(temporary, as_version=4)
+        drop_startup_messages(notebook)
         check_outputs(notebook, source.name)
         hide_injected_parameters(notebook)
         nbformat.write(notebook, temporary)
     return time.perf_counter() - started
+
+
+def drop_startup_messages(notebook):
+    """Removes what TensorFlow writes to stderr while it loads; everything else on stderr stays."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                lines = output.text.splitlines(keepends=True)
+                output.text = "".join(line for line in lines if not STARTUP_MESSAGE.match(line))
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text", "-")]
 
 
 def check_outputs(notebook, name):
@@ -138,7 +155,7 @@ def build_site():
         ChapterError: when jupyter-book warns or fails.
     """
     command = [sys.executable, "-m", "jupyter_book", "build", str(STAGING_FOLDER)]
-    options = ["--path-output", str(settings.PROJECT_FOLDER), "--all", "-W", "--keep-going"]
+    options = ["--path-output", str(OUTPUT_FOLDER), "--all", "-W", "--keep-going"]
     finished = subprocess.run([*command, *options], check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     if finished.returncode:
         raise ChapterError(f"jupyter-book ended with exit status {finished.returncode}; its messages stand above")

@@ -4,7 +4,11 @@ import html
 from dataclasses import dataclass
 from functools import cached_property
 
+import pandas as pd
+
 from tlhelpers import devices, manifest, models, plotting, profiles, records, settings, studies
+
+RECORDED = "recorded runs on the real data"
 
 
 @dataclass(frozen=True)
@@ -76,19 +80,66 @@ class Chapter:
         records.save_record(record)
         return record
 
+    def load_runs_or_records(self, names):
+        """This build's records of some models, or, where one is missing, the committed ones of the same seed.
+
+        Args:
+            names: list of str, `<network>-<strategy>`.
+
+        Returns:
+            tuple of a dict from name to Record, in the order of `names`, and a str that says which they are.
+
+        Raises:
+            ValueError: when neither has them all; the message names the missing ones.
+        """
+        for origin, found in (("runs of this build", self.load_runs()), (RECORDED, self._load_recorded())):
+            if set(names) <= set(found):
+                return {name: found[name] for name in names}, origin
+        raise ValueError(
+            "A comparison needs a run of every model under the same protocol and seed: execute chapters 3 to 5 first. "
+            f"Missing: {sorted(set(names) - set(self.load_runs()))}. "
+            f"Received: protocol={self.protocol!r}, seed={self.seed}"
+        )
+
+    def find_errors(self, record):
+        """The test images a model gets wrong, the most confident errors first.
+
+        Args:
+            record: Record, of this chapter's protocol and seed.
+
+        Returns:
+            pandas.DataFrame. Rows of `table` with `position` (int, row of the record's arrays) and `confidence`.
+        """
+        errors = pd.DataFrame(
+            {
+                "sha256": record.test_id,
+                "position": range(len(record.y_true)),
+                "confidence": record.y_prob.max(axis=1),
+                "wrong": record.y_prob.argmax(axis=1) != record.y_true,
+            }
+        )
+        rows = self.table.drop_duplicates("sha256").merge(errors[errors["wrong"]], on="sha256")
+        return rows.sort_values("confidence", ascending=False)
+
     def load_runs(self):
         """This build's records under this chapter's protocol and seed, by model name.
 
         Returns:
             dict from `<network>-<strategy>` to Record.
         """
-        found = records.load_records(self.study.name, folder=settings.runs_folder(), protocol=self.protocol)
+        return self._of_this_seed(settings.runs_folder())
+
+    def _load_recorded(self):
+        return self._of_this_seed(settings.records_folder())
+
+    def _of_this_seed(self, folder):
+        found = records.load_records(self.study.name, folder=folder, protocol=self.protocol)
         return {record.model: record for record in found if record.seed == self.seed}
 
     def _repr_html_(self):
         row = devices.describe_choices(self.profile, self.device).iloc[0]
         facts = {**row, "protocol": self.protocol, "date": records.today()}
-        cells = (f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items())
+        cells = (f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
         return f'<dl class="run-badge" aria-label="What this page was run on">{"".join(cells)}</dl>'
 
     def __repr__(self):

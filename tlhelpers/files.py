@@ -70,9 +70,12 @@ def atomic_folder(path):
     try:
         yield temporary
         os.chmod(temporary, 0o755)
-        with contextlib.suppress(FileExistsError):
+        try:
             if not path.exists():
                 os.rename(temporary, path)
+        except OSError:  # a folder in the way is reported as FileExistsError or as ENOTEMPTY
+            if not path.is_dir():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,12 +1,16 @@
 """From rows of a manifest to batches: a `tf.data` pipeline sized to the machine, the same on every run."""
 
+import atexit
+import shutil
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
 import tensorflow as tf
 
-from tlhelpers import devices, files, settings
+from tlhelpers import devices, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
@@ -55,7 +59,7 @@ def load_dataset(
     dataset = dataset.map(
         lambda path, target: (read_image(path, image_size), target), num_parallel_calls=tf.data.AUTOTUNE
     )
-    dataset = _cached(dataset, place, table, image_size)
+    dataset = _cached(dataset, place)
     if shuffle:
         dataset = dataset.shuffle(min(len(table), SHUFFLE_BUFFER), seed=seed)
     if augment:
@@ -141,7 +145,7 @@ def _augmented(dataset, image_size, seed):
     )
 
 
-def _cached(dataset, place, table, image_size):
+def _cached(dataset, place):
     if place == "none":
         return dataset
     if place == "memory":
@@ -149,10 +153,12 @@ def _cached(dataset, place, table, image_size):
     if place != "disk":
         allowed = ["auto", "memory", "disk", "none"]
         raise ValueError(f"A cache is one of {allowed}. Received: cache={place!r}")
-    key = files.sha256_of_text("\n".join(table["path"]) + f"\n{image_size}")[:16]
-    folder = settings.home_folder() / "decoded"
-    folder.mkdir(parents=True, exist_ok=True)
-    return dataset.cache(str(folder / key))
+    # TensorFlow refuses a cache file that another run left unfinished or has open, so each dataset has its own.
+    home = settings.home_folder() / "decoded"
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=home))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return dataset.cache(str(folder / "images"))
 
 
 def _as_float(images, targets):

@@ -110,7 +110,7 @@ def inspect_image(path, *, converted_folder):
             reason = _why_convert(path, image)
             image.load()
             upright = _as_upright_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         return facts | _verdict_of(error), None
     facts |= {"width": upright.width, "height": upright.height}
     if min(upright.size) < MIN_SIDE:
@@ -254,6 +254,7 @@ def _careful_split(usable, study, seed):
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED)
     rest, test = list(folds.split(target, target, group))[seed]
     parts = round(len(rest) / (VALIDATION_SHARE * len(usable)))
+    parts = min(parts, np.bincount(target[rest]).max())  # a few images per class give no eight parts
     inner = StratifiedGroupKFold(parts, shuffle=True, random_state=SPLIT_SEED + seed)
     _, validation = next(inner.split(target[rest], target[rest], group[rest]))
     split = np.full(len(usable), "train", dtype=object)
@@ -296,7 +297,9 @@ def _as_upright_rgb(image):
 
 def _verdict_of(error):
     text = str(error) or type(error).__name__
-    if "truncated" in text or "broken data stream" in text:
+    if isinstance(error, Image.DecompressionBombError):
+        return {"verdict": "too_large", "reason": text}
+    if "truncated" in text.lower() or "broken data stream" in text:
         return {"verdict": "truncated", "reason": "the image data breaks off"}
     if "cannot identify" in text:
         return {"verdict": "not_an_image", "reason": "no image format is recognised"}

@@ -75,7 +75,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
 
     Returns:
         keras.Model. Input `(batch, image_size, image_size, 3)` in 0..255,
-        output features `(batch, image_size // 32, image_size // 32, width)`.
+        output features `(batch, side, side, width)`, where side is a 32nd of `image_size`, rounded up.
 
     Raises:
         ValueError: when the backbone or the weights have an unknown name.
@@ -146,6 +146,8 @@ def connect(backbone, head):
 def freeze(backbone):
     """Freezes every layer of a backbone and returns it."""
     backbone.trainable = False
+    for layer in backbone.layers:  # Keras passes the flag on only when the backbone's own changes
+        layer.trainable = False
     return backbone
 
 
@@ -200,7 +202,14 @@ def split_backbone(backbone):
         raise ValueError("A backbone is split at its first unfrozen layer. Received: a frozen backbone")
     cut = backbone.layers[trainable[0] - 1]
     beginning = keras.Model(backbone.input, cut.output, name=f"{backbone.name}_beginning")
-    rest = keras.Model(cut.output, backbone.output, name=f"{backbone.name}_rest")
+    try:
+        rest = keras.Model(cut.output, backbone.output, name=f"{backbone.name}_rest")
+    except ValueError as error:
+        first = backbone.layers[trainable[0]].name
+        raise ValueError(
+            "A backbone is split where one tensor connects its parts, as at the start of a block. "
+            f"Received: a backbone whose first unfrozen layer is {first!r}"
+        ) from error
     return beginning, rest
 
 

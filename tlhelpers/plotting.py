@@ -183,6 +183,30 @@ def plot_prediction_grid(images, y_true, y_prob, class_names, *, columns=6):
     return plot_image_grid(images, titles, columns=columns, colours=colours)
 
 
+def plot_bars(values, *, label, percent=True, ax=None):
+    """One horizontal bar per entry, its value written beside it.
+
+    Args:
+        values: dict from a name to a number.
+        label: str. What the bars measure.
+        percent: bool. Whether the numbers are shares in 0..1.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.38 * len(values)))
+    bars = ax.barh(list(values), list(values.values()), color=PALETTE[0])
+    ax.bar_label(bars, fmt="{:.1%}" if percent else "{:,.0f}", padding=4, fontsize=9)
+    ax.invert_yaxis()
+    ax.set(xlabel=label, xlim=(0, 1 if percent else max(values.values()) * 1.12))
+    if percent:
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.grid(False, axis="y")
+    return ax
+
+
 def plot_per_class(metrics_by_model, *, metric="recall", ax=None):
     """One bar per class and model.
 

@@ -228,6 +228,33 @@ def today():
     return _now().date().isoformat()
 
 
+def compare_sources(study, protocol, labels, runs, *, recorded=None):
+    """The accuracies of some models from every source, for a figure.
+
+    Args:
+        study: str. The study's name.
+        protocol: str. `"published"` or `"careful"`.
+        labels: dict from `<network>-<strategy>` to the label of a figure.
+        runs: dict from `<network>-<strategy>` to Record, shown with their bootstrap intervals; may lack models.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame with `model` (label), `source`, `accuracy` and `half_width` (NaN where there is no interval).
+    """
+    summary = summarise(load_records(study, folder=recorded, protocol=protocol))
+    rows = []
+    for model, label in labels.items():
+        published = studies.published_model(study, model)["accuracy"]
+        rows.append((label, "published", published, float("nan")))
+        if (protocol, model) in summary.index:
+            mean, half_width = summary.loc[(protocol, model), ["mean", "half_width"]]
+            rows.append((label, "recorded", mean, half_width))
+        if model in runs:
+            low, high = metrics.bootstrap_interval(runs[model].y_true, runs[model].y_prob)
+            rows.append((label, "this build", runs[model].metrics["accuracy"], (high - low) / 2))
+    return pd.DataFrame(rows, columns=["model", "source", "accuracy", "half_width"])
+
+
 def describe_recorded(study, protocol, model, *, folder=None):
     """The recorded accuracy of a model, as a cell of a table: mean ± interval over seeds.
 

@@ -9,6 +9,7 @@ import stat
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
 
@@ -110,13 +111,19 @@ def fetch_from_mirror(name):
         Path, or None when no mirror is set or it lacks the file.
 
     Raises:
+        MissingDataError: when the mirror does not exist, does not answer or breaks off.
         BadArchiveError: when the checksum differs.
     """
     mirror = settings.mirror()
     if mirror is None:
         return None
     if urlsplit(mirror).scheme in ("http", "https"):
-        return _download_from_mirror(mirror.rstrip("/") + "/", name)
+        try:
+            return _download_from_mirror(mirror.rstrip("/") + "/", name)
+        except OSError as error:
+            raise MissingDataError(
+                f"A mirror answers and sends whole files ({error}). Received: TLHELPERS_MIRROR={mirror!r}"
+            ) from error
     folder = Path(mirror).expanduser()
     if not folder.is_dir():
         raise MissingDataError(
@@ -151,7 +158,7 @@ def extract_archive(archive, destination, study):
             for member in files.progress(members, description=f"Extracting {archive.name}"):
                 opened.extract(member, folder)
             find_image_folder(folder, study)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, MissingDataError):
             raise
         raise BadArchiveError(
@@ -253,8 +260,9 @@ def _download_from_mirror(base, name):
     try:
         sums = _download(urljoin(base, CHECKSUM_FILE), destination.with_name(f"mirror-{CHECKSUM_FILE}"))
         checksum = _parse_checksums(sums.read_text(encoding="utf-8")).get(name)
-    except OSError:
-        pass  # a mirror without checksums is allowed: the contents are checked later
+    except urllib.error.HTTPError as error:
+        if error.code != 404:  # a mirror without checksums is allowed: the contents are checked later
+            raise
     if destination.is_file() and checksum == files.sha256_of(destination):
         return destination
     try:
@@ -297,8 +305,9 @@ def _check_checksum(path, expected):
 
 
 def _parse_checksums(text):
-    pairs = (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
-    return {name.strip().lstrip("*").removeprefix("./"): digest for digest, name in pairs}
+    lines = (line.split(maxsplit=1) for line in text.splitlines())
+    pairs = (line for line in lines if len(line) == 2)
+    return {name.strip().lstrip("*").removeprefix("./"): digest.lower() for digest, name in pairs}
 
 
 def _check_is_zip(archive):
@@ -320,7 +329,7 @@ def _check_members(archive, members):
     total = 0
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
             raise BadArchiveError(
                 f"A member of an archive stays inside its folder. Received: {member.filename!r} in {str(archive)!r}"
             )

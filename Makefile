@@ -1,0 +1,53 @@
+# Every target sets up what it needs in a virtual environment of its own.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PROFILE ?= auto
+PROTOCOL ?= careful
+SEED ?= 0
+SEEDS ?= 0 1 2
+PORT ?= 8000
+
+.PHONY: help book test lint format serve records clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --quiet --no-deps --editable .
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 2>/dev/null
+	touch $@
+
+book: $(READY) ## execute every chapter and build the site (PROFILE, PROTOCOL, SEED, ONLY)
+	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
+
+test: $(READY) ## lint, then run the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check code, formatting and that notebooks hold no outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify book/*.ipynb
+
+format: $(READY) ## format code and strip notebooks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout book/*.ipynb
+
+serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+records: $(READY) ## train the recorded runs on the real photographs (PROTOCOL, SEEDS); resumable
+	$(BIN)/python -m tlhelpers.build records --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS)
+
+clean: ## remove what was built
+	rm -rf _build .pytest_cache .ruff_cache

@@ -1,0 +1,170 @@
+"""The chapters: what each must hold, that they run, and that the site builds from them without a warning."""
+
+import re
+
+import nbformat
+import pytest
+import yaml
+from conftest import draw_flower, encode, write_archive
+
+from tlhelpers import build, records, settings
+
+CHAPTERS = build.list_chapters()
+LONGEST_CELL = 16
+PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
+
+
+def read(chapter):
+    return nbformat.read(settings.PROJECT_FOLDER / chapter, as_version=4)
+
+
+def cells_of(chapter, cell_type):
+    return [cell for cell in read(chapter).cells if cell.cell_type == cell_type]
+
+
+def prose_of(chapter):
+    return "\n".join(cell.source for cell in cells_of(chapter, "markdown"))
+
+
+def test_table_of_contents_lists_six_chapters_in_order():
+    assert [chapter[5:7] for chapter in CHAPTERS] == ["01", "02", "03", "04", "05", "06"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+class TestSource:
+    def test_notebook_holds_no_outputs(self, chapter):
+        assert all(not cell.outputs and cell.execution_count is None for cell in cells_of(chapter, "code"))
+
+    def test_one_parameters_cell_of_literals_shared_by_all_chapters(self, chapter):
+        tagged = [c for c in cells_of(chapter, "code") if "parameters" in c.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        values = {}
+        exec(tagged[0].source, values)  # noqa: S102 - our own three assignments
+        assert {name: values[name] for name in PARAMETERS} == {"PROFILE": "auto", "PROTOCOL": "careful", "SEED": 0}
+
+    def test_cells_are_short_enough_to_read(self, chapter):
+        assert max(len(cell.source.splitlines()) for cell in cells_of(chapter, "code")) <= LONGEST_CELL
+
+    def test_every_figure_has_a_name_a_caption_and_alternative_text(self, chapter):
+        plots = [c for c in cells_of(chapter, "code") if re.search(r"^tl\.plot_", c.source, re.MULTILINE)]
+        assert plots
+        for cell in plots:
+            figure = cell.metadata["mystnb"]
+            assert figure["figure"]["name"].startswith("fig-")
+            assert len(figure["figure"]["caption"]) > 20
+            assert len(figure["image"]["alt"]) > 20
+
+    def test_every_figure_is_referred_to_in_the_prose(self, chapter):
+        names = [
+            cell.metadata["mystnb"]["figure"]["name"]
+            for cell in cells_of(chapter, "code")
+            if "figure" in cell.metadata.get("mystnb", {})
+        ]
+        prose = prose_of(chapter)
+        assert [name for name in names if f"{{numref}}`{name}`" not in prose] == []
+
+    def test_no_percentage_is_typed_into_the_prose(self, chapter):
+        assert re.findall(r"\d\s?%", prose_of(chapter).replace("95 %", "")) == []
+
+    def test_every_number_the_prose_asks_for_is_glued(self, chapter):
+        asked = set(re.findall(r"\{glue:text\}`([^`]+)`", prose_of(chapter)))
+        code = "\n".join(cell.source for cell in cells_of(chapter, "code"))
+        glued = [re.sub(r"\{[^}]*\}", ".+", name) for name in re.findall(r'tl\.glue\(\s*f?"([^"]+)"', code)]
+        assert [name for name in asked if not any(re.fullmatch(pattern, name) for pattern in glued)] == []
+
+    def test_opens_with_aims_and_ends_with_recap_and_exercises(self, chapter):
+        prose = prose_of(chapter)
+        places = [prose.index(text) for text in ("} Aims", "## Setup", "## Recap", "## Exercises")]
+        assert places == sorted(places)
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory):
+    """A mirror of drawn flowers with planted faults, an empty cache and an empty runs folder."""
+    folder = tmp_path_factory.mktemp("book")
+    twin, double = encode(draw_flower("daisy", 0)), encode(draw_flower("rose", 90))
+    extra = {
+        "flowers/daisy/twin.jpg": twin,
+        "flowers/rose/double.jpg": double,
+        "flowers/tulip/double.jpg": double,
+        "flowers/tulip/truncated.jpg": encode(draw_flower("tulip", 91))[:600],
+    }
+    (folder / "mirror").mkdir()
+    write_archive(folder / "mirror" / "flowers-recognition.zip", per_class=12, extra=extra)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLHELPERS_MIRROR", str(folder / "mirror"))
+        patch.setenv("TLHELPERS_HOME", str(folder / "home"))
+        patch.setenv("TLHELPERS_RUNS", str(folder / "runs"))
+        patch.setattr(build, "BUILD_FOLDER", folder / "_build")
+        patch.setattr(build, "STAGING_FOLDER", folder / "_build" / "source")
+        patch.setattr(build, "OUTPUT_FOLDER", folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def executed(surroundings):
+    """All chapters, executed in order with the smoke profile."""
+    notebooks = {}
+    for chapter in CHAPTERS:
+        destination = build.STAGING_FOLDER / chapter
+        build.execute_chapter(settings.PROJECT_FOLDER / chapter, destination, PARAMETERS)
+        notebooks[chapter] = nbformat.read(destination, as_version=4)
+    return notebooks
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+@pytest.mark.slow
+def test_every_chapter_runs_without_an_error_or_a_word_on_stderr(executed):
+    for notebook in executed.values():
+        kinds = {(o.output_type, o.get("name")) for o in outputs_of(notebook)}
+        assert not kinds & {("error", None), ("stream", "stderr")}
+
+
+@pytest.mark.slow
+def test_training_chapters_leave_records_on_the_same_test_images(executed, surroundings):
+    runs = records.load_records("flowers", folder=surroundings / "runs")
+    expected = [model for models in build.RECORDED_CHAPTERS.values() for model in models]
+    assert sorted(run.model for run in runs) == sorted(expected)
+    assert len({tuple(run.test_id) for run in runs}) == 1
+    assert {len(run.history["loss"]) for run in runs} == {2}
+
+
+@pytest.mark.slow
+def test_fine_tuning_moves_only_the_unfrozen_convolutions(executed):
+    texts = [o.data.get("text/plain", "") for o in outputs_of(executed["book/05_fine_tuning.ipynb"]) if "data" in o]
+    assert "['block_16_project/kernel', 'Conv_1/kernel']" in texts
+
+
+@pytest.mark.slow
+def test_photographs_chapter_reports_the_planted_faults(executed):
+    tables = [o.data.get("text/plain", "") for o in outputs_of(executed["book/02_the_photographs.ipynb"]) if "data" in o]
+    verdicts = next(text for text in tables if "two_classes" in text and "truncated" in text)
+    total = next(line.split() for line in verdicts.splitlines() if line.startswith("all"))
+    header = [name for name in verdicts.splitlines()[0].split() if name != "verdict"]
+    assert dict(zip(header, map(int, total[1:]), strict=True)) == {"ok": 61, "truncated": 1, "two_classes": 2}
+
+
+@pytest.mark.slow
+def test_site_builds_without_a_warning_and_shows_the_glued_numbers(executed, surroundings):
+    build.stage_source(CHAPTERS)
+    first = build.build_site()
+    assert first.is_file()
+    page = (surroundings / "_build" / "html" / "book" / "03_baseline_cnn.html").read_text(encoding="utf-8")
+    record = records.load_records("flowers", folder=surroundings / "runs", model="baseline_cnn-scratch")[0]
+    assert f"{record.metrics['accuracy']:.1%}" in page
+    assert "run-badge" in page
+    assert "glue:text" not in page
+
+
+def test_unknown_chapter_parameter_is_an_error_that_names_the_known_ones(tmp_path):
+    source = settings.PROJECT_FOLDER / CHAPTERS[0]
+    with pytest.raises(build.ChapterError, match=r"\['PROFILE', 'PROTOCOL', 'SEED'\].*EPOCH"):
+        build.execute_chapter(source, tmp_path / "out.ipynb", {"EPOCH": 1})
+
+
+def test_configuration_pins_no_network_address_of_a_content_network():
+    config = yaml.safe_load((settings.PROJECT_FOLDER / "_config.yml").read_text(encoding="utf-8"))
+    assert config["execute"]["execute_notebooks"] == "off"

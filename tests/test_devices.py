@@ -1,0 +1,173 @@
+"""The hardware: precision by compute capability, seeds, memory growth, and the line that says so."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tlhelpers import devices, profiles
+
+
+def gpu(*capability):
+    return {"name": "a GPU", "compute_capability": capability or None}
+
+
+@pytest.fixture(autouse=True)
+def _restore_precision():
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+
+
+@pytest.mark.parametrize(
+    ("gpus", "precision"),
+    [
+        ([], "float32"),
+        ([gpu(6, 1)], "float32"),
+        ([gpu(7, 0)], "mixed_float16"),
+        ([gpu(7, 5)], "mixed_float16"),
+        ([gpu(10, 0)], "mixed_float16"),
+        ([gpu(7, 5), gpu(6, 1)], "float32"),
+        ([gpu(7, 5), gpu(8, 0)], "mixed_float16"),
+        ([gpu()], "float32"),
+        ([gpu(7, 5), gpu()], "float32"),
+    ],
+)
+def test_precision_follows_the_weakest_gpu(gpus, precision):
+    chosen, reason = devices.choose_precision(gpus)
+    assert chosen == precision
+    assert reason
+
+
+def test_the_reason_for_float32_tells_a_cpu_from_an_old_gpu():
+    assert "CPU" in devices.choose_precision([])[1]
+    assert "GPU" in devices.choose_precision([gpu(6, 1)])[1]
+
+
+@pytest.mark.parametrize("precision", ["float16", "", None, "bfloat16"])
+def test_an_unknown_precision_names_the_allowed_ones(precision):
+    with pytest.raises(ValueError, match=r"\['auto', 'float32', 'mixed_float16'\]. Received: precision="):
+        devices.prepare_device(precision=precision)
+
+
+def test_an_unknown_precision_changes_nothing():
+    random.seed(5)
+    state = random.getstate()
+    with pytest.raises(ValueError, match="precision"):
+        devices.prepare_device(precision="float8")
+    assert random.getstate() == state
+
+
+def draw_everything():
+    """One number of each generator a chapter may use."""
+    return (
+        random.random(),  # noqa: S311
+        np.random.random(),  # noqa: NPY002
+        keras.random.uniform((3,)).numpy().tolist(),
+        keras.initializers.GlorotUniform()((3,)).numpy().tolist(),
+        tf.random.uniform((3,)).numpy().tolist(),
+    )
+
+
+def test_two_calls_with_one_seed_give_equal_random_numbers():
+    devices.prepare_device(3)
+    first = draw_everything()
+    devices.prepare_device(3)
+    assert draw_everything() == first
+
+
+def test_another_seed_gives_other_random_numbers():
+    devices.prepare_device(3)
+    first = draw_everything()
+    devices.prepare_device(4)
+    assert all(one != other for one, other in zip(first, draw_everything(), strict=True))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_determinism_is_asked_for_only_when_wanted(monkeypatch, deterministic):
+    calls = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(True))
+    devices.prepare_device(deterministic=deterministic)
+    assert calls == [True] * deterministic
+
+
+def test_a_machine_without_gpu_computes_in_float32(no_gpu):
+    device = devices.prepare_device(2)
+    assert (device.kind, device.precision, device.seed) == ("CPU", "float32", 2)
+    assert device.count == devices.available_cores() >= 1
+    assert device.memory_gib > 0
+    assert device.name
+    assert device.batch_size == devices.CPU_BATCH_SIZE
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_modern_gpu_computes_in_mixed_precision(no_gpu, monkeypatch):
+    monkeypatch.setattr(devices, "list_gpus", lambda: [gpu(7, 5), gpu(7, 5)])
+    device = devices.prepare_device()
+    assert (device.kind, device.count, device.name) == ("GPU", 2, "a GPU")
+    assert device.precision == keras.config.dtype_policy().name == "mixed_float16"
+
+
+def test_the_caller_may_overrule_the_precision(no_gpu):
+    device = devices.prepare_device(precision="mixed_float16")
+    assert keras.config.dtype_policy().name == device.precision == "mixed_float16"
+    assert "caller" in device.reason
+
+
+def test_gpus_grow_their_memory_instead_of_taking_all_of_it(monkeypatch):
+    grown = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["first", "second"])
+    monkeypatch.setattr(devices, "list_gpus", list)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *arguments: grown.append(arguments))
+    devices.prepare_device()
+    assert grown == [("first", True), ("second", True)]
+
+
+def test_gpus_are_listed_with_name_and_capability(monkeypatch):
+    physical = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")] * 2
+    details = iter([{"device_name": "Tesla T4", "compute_capability": (7, 5)}, {}])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: physical)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: next(details))
+    assert devices.list_gpus() == [
+        {"name": "Tesla T4", "compute_capability": (7, 5)},
+        {"name": "/physical_device:GPU:0", "compute_capability": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "text"),
+    [("CPU", 1, "a name, 1 core"), ("CPU", 2, "a name, 2 cores"), ("GPU", 1, "a name, 1 GPU")],
+)
+def test_the_choices_are_one_row(kind, count, text):
+    device = devices.Device(kind, "a name", count, 12.7, "float32", "because", seed=4)
+    table = devices.describe_choices(profiles.choose_profile("smoke"), device)
+    assert len(table) == 1
+    row = table.iloc[0]
+    assert row["device"] == text
+    assert row["memory"] == "12.7 GiB"
+    assert row["precision"] == "float32 (because)"
+    assert (row["batch"], row["seed"]) == (32, 4)
+    assert row["profile"].startswith("smoke (")
+
+
+def test_hardware_facts_are_what_a_record_keeps():
+    device = devices.Device("CPU", "a name", 2, 12.7, "float32", "because", seed=4)
+    facts = devices.hardware_facts(device)
+    assert facts == {"kind": "CPU", "name": "a name", "count": 2, "memory_gib": 12.7, "precision": "float32"}
+
+
+def test_the_processor_has_a_name_without_proc_cpuinfo(monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert devices.cpu_name() == "x86_64"

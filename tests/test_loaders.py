@@ -1,0 +1,244 @@
+"""Batches: shapes, ranges, seeds, caches, and that no image is lost on the way."""
+
+import itertools
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+from conftest import draw_flower, encode
+
+from tlhelpers import loaders, settings
+
+SIDE = 32
+
+
+def collect(dataset, epochs=1):
+    """The images and targets of each epoch: list of pairs of arrays."""
+    result = []
+    for _ in range(epochs):
+        batches = [(images.numpy(), targets.numpy()) for images, targets in dataset]
+        result.append(tuple(np.concatenate(column) for column in zip(*batches, strict=True)))
+    return result
+
+
+def load(table, epochs=1, **options):
+    return collect(loaders.load_dataset(table, SIDE, **({"batch_size": 4, "cache": "none"} | options)), epochs)
+
+
+def assert_same(first, second):
+    for one, other in zip(itertools.chain(*first), itertools.chain(*second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def as_multiset(images, targets):
+    return sorted((image.tobytes(), int(target)) for image, target in zip(images, targets, strict=True))
+
+
+@pytest.mark.parametrize("image_size", [32, 64])
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"augment": True}])
+def test_batches_are_float_images_in_0_to_255_and_int_targets(table, image_size, options):
+    batches = list(loaders.load_dataset(table, image_size, batch_size=4, **options))
+    assert [images.shape for images, _ in batches] == [(4, image_size, image_size, 3)] * 3 + [
+        (3, image_size, image_size, 3)
+    ]
+    assert [targets.shape for _, targets in batches] == [(4,)] * 3 + [(3,)]
+    for images, targets in batches:
+        assert images.dtype == tf.float32
+        assert targets.dtype == tf.int32
+        assert 0 <= images.numpy().min() < 60
+        assert 160 < images.numpy().max() <= 255
+
+
+def test_batches_follow_the_table_unless_shuffled(table):
+    shuffled_rows = table.sample(frac=1, random_state=1)
+    [(images, targets)] = load(shuffled_rows)
+    np.testing.assert_array_equal(targets, shuffled_rows["target"])
+    np.testing.assert_array_equal(images, loaders.read_images(shuffled_rows, SIDE))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("augment", [False, True])
+def test_the_same_seed_gives_the_same_batches_twice(table, shuffle, augment):
+    options = {"shuffle": shuffle, "augment": augment, "seed": 7, "epochs": 2}
+    assert_same(load(table, **options), load(table, **options))
+
+
+@pytest.mark.parametrize("option", ["shuffle", "augment"])
+def test_another_seed_gives_other_batches(table, option):
+    [(first, _)], [(second, _)] = (load(table, seed=seed, **{option: True}) for seed in (0, 1))
+    assert (first != second).any()
+
+
+def test_the_seed_changes_nothing_without_chance(table):
+    assert_same(load(table, seed=0), load(table, seed=1))
+
+
+def test_augmentation_differs_between_epochs(table):
+    [(first, first_targets), (second, second_targets)] = load(table, augment=True, epochs=2)
+    np.testing.assert_array_equal(first_targets, second_targets)
+    changed = [(one != other).any() for one, other in zip(first, second, strict=True)]
+    assert all(changed)
+
+
+def test_augmentation_keeps_shape_range_and_most_of_the_light(table):
+    [(plain, _)] = load(table)
+    [(augmented, _)] = load(table, augment=True)
+    assert augmented.shape == plain.shape
+    assert augmented.min() >= 0
+    assert augmented.max() <= 255
+    assert (augmented == augmented.round()).all()
+    shift = np.abs(augmented.mean(axis=(1, 2, 3)) - plain.mean(axis=(1, 2, 3)))
+    assert 0 < shift.max() < 60
+
+
+def test_shuffling_reorders_between_epochs(table):
+    [(_, first), (_, second)] = load(table, shuffle=True, epochs=2)
+    assert first.tolist() != sorted(first)
+    assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 15, 100])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_no_image_is_lost_or_repeated_in_an_epoch(table, batch_size, shuffle):
+    expected = as_multiset(loaders.read_images(table, SIDE).astype(np.float32), table["target"])
+    assert len(set(expected)) == len(table)
+    for epoch in load(table, batch_size=batch_size, shuffle=shuffle, epochs=2):
+        assert as_multiset(*epoch) == expected
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_cache_gives_the_same_batches_as_none(table, cache):
+    options = {"shuffle": True, "augment": True, "epochs": 2}
+    assert_same(load(table, cache=cache, **options), load(table, cache="none", **options))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_the_second_epoch_reads_no_image_file(table, cache):
+    dataset = loaders.load_dataset(table, SIDE, cache=cache)
+    first = collect(dataset)
+    for path in table["path"]:
+        open(path, "wb").close()
+    assert_same(collect(dataset), first)
+
+
+def test_without_a_cache_every_epoch_reads_the_files(table):
+    dataset = loaders.load_dataset(table, SIDE, cache="none")
+    collect(dataset)
+    open(table["path"][3], "wb").close()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        collect(dataset)
+
+
+def test_the_disk_cache_lives_in_the_cache_folder(table):
+    load(table, cache="disk")
+    size = sum(path.stat().st_size for path in settings.home_folder().rglob("*") if path.is_file())
+    assert size >= len(table) * SIDE * SIDE * 3
+
+
+def test_a_run_broken_off_leaves_the_disk_cache_usable(table):
+    unfinished = iter(loaders.load_dataset(table, SIDE, batch_size=1, cache="disk"))
+    next(unfinished)
+    assert list(settings.home_folder().rglob("*.lockfile"))
+    assert_same(load(table, cache="disk"), load(table))
+
+
+def test_the_disk_cache_keeps_no_targets_of_another_table(table):
+    load(table, cache="disk")
+    relabelled = table.assign(target=4 - table["target"])
+    [(_, targets)] = load(relabelled, cache="disk")
+    np.testing.assert_array_equal(targets, relabelled["target"])
+
+
+def test_the_disk_cache_is_gone_when_the_process_ends(table, monkeypatch):
+    at_exit = []
+    register = SimpleNamespace(register=lambda *arguments, **options: at_exit.append(partial(*arguments, **options)))
+    monkeypatch.setattr(loaders, "atexit", register)
+    load(table, cache="disk")
+    for call in at_exit:
+        call()
+    assert not [path for path in settings.home_folder().rglob("*") if path.is_file()]
+
+
+def test_an_empty_table_is_an_error(table):
+    with pytest.raises(ValueError, match=r"at least one row. Received: an empty table"):
+        loaders.load_dataset(table.iloc[:0])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_an_empty_batch_is_an_error(table, batch_size):
+    with pytest.raises(ValueError, match=f"at least one image. Received: batch_size={batch_size}"):
+        loaders.load_dataset(table, batch_size=batch_size)
+
+
+def test_an_unknown_cache_names_the_allowed_ones(table):
+    with pytest.raises(ValueError, match=r"\['auto', 'memory', 'disk', 'none'\]. Received: cache='ram'"):
+        loaders.load_dataset(table, cache="ram")
+
+
+@pytest.mark.parametrize(("available", "place"), [(4 * 3000 + 1, "memory"), (4 * 3000, "disk"), (0, "disk")])
+def test_images_are_cached_in_memory_when_they_take_under_a_quarter_of_it(monkeypatch, available, place):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": available}))
+    assert loaders.choose_cache(10, 10) == place
+
+
+@pytest.mark.parametrize(("available", "on_disk"), [(10**12, False), (0, True)])
+def test_auto_uses_the_cache_that_fits(table, monkeypatch, available, on_disk):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": available}))
+    load(table, cache="auto")
+    written = [path for path in settings.home_folder().rglob("*") if path.is_file()]
+    assert bool(written) == on_disk
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_grey_files_are_read_as_rgb(tmp_path, image_format):
+    grey = draw_flower("rose", 0)[..., 0]
+    path = tmp_path / "grey"
+    path.write_bytes(encode(grey, image_format))
+    image = loaders.read_image(str(path), 72).numpy()
+    assert image.shape == (72, 72, 3)
+    np.testing.assert_array_equal(image, np.repeat(image[..., :1], 3, axis=2))
+    assert np.abs(image[..., 0].astype(int) - grey).mean() < (1 if image_format == "PNG" else 12)
+
+
+def test_pixels_of_a_png_of_the_same_size_come_through_exactly(tmp_path):
+    pixels = draw_flower("tulip", 1)
+    path = tmp_path / "exact.png"
+    path.write_bytes(encode(pixels, "PNG"))
+    np.testing.assert_array_equal(loaders.read_image(str(path), 72), pixels)
+
+
+def test_an_oblong_image_is_squeezed_to_a_square(tmp_path):
+    path = tmp_path / "oblong.png"
+    left, right = np.full((40, 50, 3), 10, np.uint8), np.full((40, 50, 3), 200, np.uint8)
+    path.write_bytes(encode(np.concatenate([left, right], axis=1), "PNG"))
+    image = loaders.read_image(str(path), 20).numpy()
+    assert image.shape == (20, 20, 3)
+    assert (image[:, :9] == 10).all()
+    assert (image[:, 11:] == 200).all()
+
+
+def test_a_figure_gets_its_images_in_row_order(table):
+    rows = table.iloc[[7, 2, 9]]
+    images = loaders.read_images(rows, SIDE)
+    assert images.dtype == np.uint8
+    assert images.shape == (3, SIDE, SIDE, 3)
+    np.testing.assert_array_equal(images[1], loaders.read_image(table["path"][2], SIDE))
+
+
+def test_a_seed_fixes_the_view_of_an_image():
+    image = tf.constant(draw_flower("daisy", 0))
+    view = [loaders.augment_image(image, tf.constant(seed), image_size=72).numpy() for seed in ([1, 2], [1, 2], [2, 1])]
+    assert view[0].dtype == np.uint8
+    assert view[0].shape == (72, 72, 3)
+    np.testing.assert_array_equal(view[0], view[1])
+    assert (view[0] != view[2]).any()
+
+
+def test_views_are_flipped_about_half_of_the_time():
+    ramp = tf.constant(np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[:, None], (24, 24, 3)))
+    views = [loaders.augment_image(ramp, tf.constant([seed, 0]), image_size=24).numpy() for seed in range(40)]
+    flipped = sum(int(view[12, 0, 0]) > int(view[12, -1, 0]) for view in views)
+    assert 8 <= flipped <= 32

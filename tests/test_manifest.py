@@ -1,0 +1,532 @@
+"""What each file is, which files are duplicates, and splits that keep their promises."""
+
+import io
+import os
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CLASS_COLOURS, draw_flower, encode, write_archive
+from PIL import Image, features
+
+from tlhelpers import files, manifest, settings, sources
+from tlhelpers.manifest import (
+    build_manifest,
+    count_leaks,
+    fingerprint,
+    inspect_image,
+    load_manifest,
+    rows_of,
+    split_manifest,
+)
+from tlhelpers.studies import published_numbers
+
+ROTATED = 0x0112
+TWO_CLASSES = ("daisy", "rose")
+
+
+@pytest.fixture(autouse=True)
+def _no_dropped_archive(monkeypatch):
+    """Hides an archive a developer dropped into the project."""
+    monkeypatch.setattr(settings, "drop_folders", lambda: [])
+
+
+def inspect(folder, content, name="picture.jpg"):
+    """Writes bytes to a file and inspects it."""
+    (folder / name).write_bytes(content)
+    facts, _ = inspect_image(folder / name, converted_folder=folder / "converted")
+    return facts
+
+
+def fill(folder, pictures):
+    """Writes `{"class/name": bytes}` below a folder."""
+    for name, content in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def build(folder, pictures, class_names=TWO_CLASSES):
+    """The manifest of `{"class/name": bytes}`, indexed by those names."""
+    table = build_manifest(fill(folder / "images", pictures), class_names, workers=1)
+    return table.set_axis([name for label in class_names for name in sorted(pictures) if name.startswith(label)])
+
+
+def catalogue(counts, *, duplicates=0):
+    """A manifest of images that do not exist; the first `duplicates` of each class have a twin in that class."""
+    labels = np.repeat(list(counts), list(counts.values()))
+    groups = np.arange(len(labels))
+    for start in np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]):
+        twins = start + 2 * np.arange(duplicates)
+        groups[twins + 1] = groups[twins]
+    names = [f"{label}/{i:04d}.jpg" for i, label in enumerate(labels)]
+    return pd.DataFrame(
+        {
+            "path": names,
+            "label": labels,
+            "sha256": [f"{i:064x}" for i in range(len(labels))],
+            "width": 72,
+            "height": 72,
+            "verdict": "ok",
+            "reason": "",
+            "group": groups,
+        }
+    )
+
+
+@pytest.fixture
+def published():
+    """A manifest with the published number of images of each class."""
+    return catalogue(published_numbers("flowers")["class_counts"])
+
+
+@pytest.fixture
+def small():
+    """A manifest of 400 images in unequal classes, 100 of them in pairs of near duplicates."""
+    return catalogue({"daisy": 60, "dandelion": 100, "rose": 80, "sunflower": 60, "tulip": 100}, duplicates=10)
+
+
+# Verdicts
+
+
+def truncated(content, share=0.5):
+    return content[: int(share * len(content))]
+
+
+def png_header(side):
+    """A PNG that claims to be `side` pixels wide and high and holds no pixels."""
+    content = bytearray(encode(np.zeros((1, 1), np.uint8), "PNG"))
+    content[16:24] = side.to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
+    return bytes(content)
+
+
+ROSE = draw_flower("rose", 0)
+JPEG = encode(ROSE)
+NOISE = np.random.default_rng(0).integers(1, 255, 2000, dtype=np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict", "reason"),
+    [
+        (b"", "empty", "the file has no bytes"),
+        (NOISE, "not_an_image", "no image format is recognised"),
+        (b"<html><body>404 Not Found</body></html>", "not_an_image", "no image format is recognised"),
+        (truncated(JPEG), "truncated", "the image data breaks off"),
+        (truncated(JPEG, 0.95), "truncated", "the image data breaks off"),
+        (JPEG[:50], "truncated", "the image data breaks off"),
+        (truncated(encode(ROSE, "PNG")), "truncated", "the image data breaks off"),
+        (encode(ROSE[:15]), "too_small", "a side is shorter than 16 pixels"),
+        (encode(ROSE[:, :1]), "too_small", "a side is shorter than 16 pixels"),
+        (png_header(12_000), "too_large", "12000x12000 is over 100,000,000 pixels"),
+    ],
+    ids=[
+        "empty",
+        "random bytes",
+        "web page",
+        "half a JPEG",
+        "most of a JPEG",
+        "a JPEG's header",
+        "half a PNG",
+        "flat",
+        "narrow",
+        "144 megapixels",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_unusable_file_gets_its_verdict(tmp_path, content, verdict, reason):
+    facts = inspect(tmp_path, content)
+    assert (facts["verdict"], facts["reason"]) == (verdict, reason)
+    assert "readable_path" not in facts
+    assert not (tmp_path / "converted").exists()
+
+
+def test_image_beyond_pillows_own_limit_is_too_large(tmp_path):
+    facts = inspect(tmp_path, png_header(60_000), "picture.png")
+    assert facts["verdict"] == "too_large"
+    assert "exceeds limit" in facts["reason"]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow cannot write AVIF")
+def test_decoder_that_gives_up_makes_a_verdict_and_no_crash(tmp_path):
+    content = encode(ROSE, "AVIF")
+    start = content.index(b"mdat") + 4
+    facts = inspect(tmp_path, content[:start] + bytes(len(content) - start))
+    assert facts["verdict"] == "unreadable"
+    assert "Failed to decode" in facts["reason"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (JPEG, "a.jpg"),
+        (JPEG, "a.JPEG"),
+        (JPEG, "a.png"),
+        (encode(ROSE, "PNG"), "a.png"),
+        (encode(ROSE[..., 0]), "a.jpg"),
+        (encode(ROSE[:16]), "a.jpg"),
+    ],
+    ids=["JPEG", "JPEG in capitals", "JPEG named PNG", "PNG", "grey JPEG", "16 pixels high"],
+)
+def test_plain_image_is_left_as_it_is(tmp_path, content, name):
+    facts = inspect(tmp_path, content, name)
+    assert (facts["verdict"], facts["reason"]) == ("ok", "")
+    assert not (tmp_path / "converted").exists()
+
+
+def as_mode(mode, image_format, **options):
+    stream = io.BytesIO()
+    Image.fromarray(ROSE).convert(mode).save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "reason"),
+    [
+        (encode(ROSE, "GIF"), "a.jpg", "colour mode P"),
+        (encode(ROSE, "WEBP"), "a.jpg", "format WEBP"),
+        (encode(ROSE, "BMP"), "a.bmp", "format BMP"),
+        (encode(ROSE, "PNG"), "a.jpg", "format PNG under a JPEG name"),
+        (as_mode("CMYK", "JPEG"), "a.jpg", "colour mode CMYK"),
+        (as_mode("P", "PNG"), "a.png", "colour mode P"),
+        (as_mode("RGBA", "PNG"), "a.png", "colour mode RGBA"),
+        (as_mode("1", "PNG"), "a.png", "colour mode 1"),
+        (encode(ROSE[..., 0].astype(np.uint16) * 257, "PNG"), "a.png", "colour mode I;16"),
+    ],
+    ids=["GIF", "WebP", "BMP", "PNG named JPEG", "CMYK", "palette", "transparent", "two colours", "16-bit grey"],
+)
+def test_unusual_image_is_written_anew_as_rgb(tmp_path, content, name, reason):
+    facts = inspect(tmp_path, content, name)
+    assert facts["verdict"] == "converted"
+    assert facts["reason"] == reason
+    assert facts["readable_path"] == str(tmp_path / "converted" / f"{facts['sha256']}.png")
+    with Image.open(facts["readable_path"]) as converted:
+        assert (converted.mode, converted.format, converted.size) == ("RGB", "PNG", (72, 72))
+
+
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
+    shades = np.tile(np.arange(0, 65536, 256, dtype=np.uint16), (64, 1))
+    facts = inspect(tmp_path, encode(shades, "PNG"), "a.png")
+    with Image.open(facts["readable_path"]) as converted:
+        row = np.asarray(converted)[0, :, 0].astype(int)
+    assert (row[0], row[-1]) == (0, 255)
+    np.testing.assert_allclose(row, np.arange(256), atol=1)
+
+
+def test_cmyk_and_palette_keep_their_colours(tmp_path):
+    red = np.full((32, 32, 3), (220, 20, 30), np.uint8)
+    for mode, image_format in (("CMYK", "JPEG"), ("P", "PNG")):
+        stream = io.BytesIO()
+        Image.fromarray(red).convert(mode).save(stream, image_format)
+        facts = inspect(tmp_path, stream.getvalue(), f"a.{image_format.lower()}")
+        with Image.open(facts["readable_path"]) as converted:
+            np.testing.assert_allclose(np.asarray(converted)[16, 16], (220, 20, 30), atol=40)
+
+
+def test_rotated_photograph_is_turned_upright(tmp_path):
+    upright = np.zeros((40, 64, 3), np.uint8)
+    upright[:20] = 255  # the sky is up
+    exif = Image.Exif()
+    exif[ROTATED] = 6  # shown a quarter turn clockwise
+    facts = inspect(tmp_path, encode(np.rot90(upright), exif=exif, quality=95))
+    assert (facts["verdict"], facts["reason"]) == ("converted", "rotated by its EXIF tag")
+    assert (facts["width"], facts["height"]) == (64, 40)
+    with Image.open(facts["readable_path"]) as converted:
+        np.testing.assert_allclose(np.asarray(converted).astype(int), upright, atol=20)
+        assert converted.getexif().get(ROTATED, 1) == 1
+
+
+# The manifest
+
+
+def test_manifest_has_one_row_per_file_in_label_order(tmp_path):
+    pictures = {f"{label}/{i}.jpg": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(3)}
+    folder = fill(tmp_path / "images", pictures | {"daisy/.DS_Store": b"x", "notes/readme.txt": b"x"})
+    table = build_manifest(folder, TWO_CLASSES, workers=1)
+    assert table["path"].tolist() == [str(folder / name) for name in sorted(pictures)]
+    assert table["label"].tolist() == ["daisy"] * 3 + ["rose"] * 3
+    assert table["sha256"].tolist() == [files.sha256_of(path) for path in table["path"]]
+    assert set(table["verdict"]) == {"ok"}
+    assert table["group"].nunique() == 6
+
+
+def test_manifest_points_to_the_converted_copy(tmp_path):
+    table = build(tmp_path, {"daisy/1.jpg": encode(draw_flower("daisy", 1), "GIF"), "rose/1.jpg": JPEG})
+    converted = settings.home_folder() / "converted" / f"{table.loc['daisy/1.jpg', 'sha256']}.png"
+    assert table.loc["daisy/1.jpg", ["path", "verdict", "label"]].tolist() == [str(converted), "converted", "daisy"]
+    assert converted.is_file()
+
+
+def test_unreadable_files_stay_in_the_manifest_and_out_of_the_splits(tmp_path, flowers):
+    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_COLOURS for i in range(10)}
+    table = build(tmp_path, pictures | {"rose/x.jpg": b"", "tulip/x.jpg": NOISE}, flowers.class_names)
+    assert table.loc[["rose/x.jpg", "tulip/x.jpg"], "verdict"].tolist() == ["empty", "not_an_image"]
+    for protocol in manifest.PROTOCOLS:
+        assert len(split_manifest(table, flowers, protocol=protocol)) == 50
+
+
+def test_work_in_several_processes_gives_the_same_manifest(tmp_path):
+    pictures = {f"{label}/{i}.png": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(101)}
+    folder = fill(tmp_path / "images", pictures)
+    alone, together = (build_manifest(folder, TWO_CLASSES, workers=count) for count in (1, 2))
+    pd.testing.assert_frame_equal(alone, together)
+    assert len(alone) == 202
+
+
+@pytest.mark.parametrize("pictures", [{}, {"daisy/1.jpg": b"", "daisy/2.jpg": NOISE}], ids=["no folder", "no image"])
+def test_class_without_a_readable_image_is_named(tmp_path, pictures):
+    with pytest.raises(ValueError, match=r"at least one readable image\. Missing: \['daisy'\]\. Received: folder="):
+        build(tmp_path, {"rose/1.jpg": JPEG, **pictures})
+
+
+def test_empty_class_folder_is_named(tmp_path):
+    (tmp_path / "images" / "daisy").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"Missing: \['daisy'\]"):
+        build(tmp_path, {"rose/1.jpg": JPEG})
+
+
+def test_one_class_is_too_few(tmp_path):
+    with pytest.raises(ValueError, match=r"at least two classes\. Received: class_names=\['rose'\]"):
+        build(tmp_path, {"rose/1.jpg": JPEG}, ("rose",))
+
+
+# Duplicates
+
+
+def resized(pixels, side):
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [JPEG, encode(ROSE, quality=40), encode(resized(ROSE, 144)), encode(resized(ROSE, 50)), encode(ROSE, "PNG")],
+    ids=["exact", "re-encoded", "enlarged", "reduced", "as PNG"],
+)
+def test_duplicates_share_a_group_and_different_pictures_do_not(tmp_path, copy):
+    different = {f"rose/d{i}.jpg": encode(draw_flower("rose", i)) for i in range(1, 9)}
+    table = build(
+        tmp_path, {"daisy/1.jpg": encode(draw_flower("daisy", 0)), "rose/a.jpg": JPEG, "rose/b.jpg": copy} | different
+    )
+    groups = table["group"]
+    assert groups["rose/a.jpg"] == groups["rose/b.jpg"]
+    assert groups.nunique() == len(table) - 1
+    assert set(table["verdict"]) <= {"ok", "converted"}
+
+
+def test_near_duplicates_need_both_hashes():
+    blank = np.zeros((2, 64), bool)
+    near, far = blank.copy(), blank.copy()
+    near[:, :8] = True
+    far[0, -9:] = True
+    assert manifest.group_duplicates(["a", "b", "c"], [blank, near, far]).tolist() == [0, 0, 1]
+
+
+def test_chain_of_near_duplicates_is_one_group():
+    hashes = [np.arange(128).reshape(2, 64) % 64 < 8 * step for step in range(3)]
+    assert manifest.group_duplicates(["a", "b", "c"], hashes).tolist() == [0, 0, 0]
+
+
+def test_unreadable_files_are_grouped_by_their_bytes_alone():
+    assert manifest.group_duplicates(["x", "y", "x"], [None, None, None]).tolist() == [0, 1, 0]
+
+
+@pytest.fixture
+def two_classes(tmp_path, flowers):
+    """A manifest in which one rose is also filed, re-encoded, under the tulips."""
+    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_COLOURS for i in range(10)}
+    return build(tmp_path, pictures | {"tulip/copy.jpg": encode(ROSE, quality=60)}, flowers.class_names)
+
+
+def test_photograph_under_two_classes_is_marked_under_both(two_classes):
+    marked = two_classes[two_classes["verdict"] == "two_classes"]
+    assert marked.index.tolist() == ["rose/0.jpg", "tulip/copy.jpg"]
+    assert set(marked["reason"]) == {"the same photograph stands under several classes"}
+    assert len(set(marked["group"])) == 1
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_careful_drops_a_photograph_under_two_classes_and_published_keeps_it(two_classes, flowers):
+    marked = set(two_classes.loc[["rose/0.jpg", "tulip/copy.jpg"], "path"])
+    careful = split_manifest(two_classes, flowers, protocol="careful")
+    published = split_manifest(two_classes, flowers, protocol="published")
+    assert (len(careful), marked & set(careful["path"])) == (49, set())
+    assert (len(published), marked & set(published["path"])) == (51, marked)
+
+
+# Splits
+
+
+def test_published_protocol_gives_the_published_sizes(published, flowers):
+    table = split_manifest(published, flowers, protocol="published", seed=0)
+    assert table["split"].value_counts().to_dict() == {"train": 3454, "test": 863}
+
+
+def test_published_protocol_is_stratified(published, flowers):
+    table = split_manifest(published, flowers, protocol="published", seed=0)
+    counts = published_numbers("flowers")["class_counts"]
+    tested = table[table["split"] == "test"]["label"].value_counts()
+    for name, count in counts.items():
+        assert abs(tested[name] - count * 863 / 4317) < 1
+
+
+def test_targets_are_positions_in_the_label_order(published, flowers):
+    table = split_manifest(published, flowers, protocol="published")
+    pairs = table.groupby("label")["target"].unique()
+    assert {name: values.tolist() for name, values in pairs.items()} == {
+        "daisy": [0],
+        "dandelion": [1],
+        "rose": [2],
+        "sunflower": [3],
+        "tulip": [4],
+    }
+
+
+def test_published_protocol_tests_a_fifth_of_another_edition(small, flowers):
+    table = split_manifest(small, flowers, protocol="published")
+    assert table["split"].value_counts().to_dict() == {"train": 320, "test": 80}
+
+
+def test_careful_folds_test_each_image_exactly_once(small, flowers):
+    folds = [split_manifest(small, flowers, protocol="careful", seed=seed) for seed in range(manifest.FOLDS)]
+    tested = sum((fold["split"] == "test").astype(int) for fold in folds)
+    assert tested.tolist() == [1] * len(small)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_careful_fold_keeps_groups_together_and_has_its_shares(small, flowers, seed):
+    table = split_manifest(small, flowers, protocol="careful", seed=seed)
+    assert len(table.drop_duplicates(["group", "split"])) == len(set(table["group"])) == 350
+    assert count_leaks(table) == 0
+    shares = table["split"].value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.2, abs=0.01)
+    assert shares["validation"] == pytest.approx(0.1, abs=0.01)
+    assert shares["train"] == pytest.approx(0.7, abs=0.02)
+    for part in ("train", "validation", "test"):
+        mix = table.loc[table["split"] == part, "label"].value_counts(normalize=True)
+        np.testing.assert_allclose(mix[list(CLASS_COLOURS)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
+
+
+@pytest.mark.parametrize("per_class", [5, 8, 9])
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_careful_protocol_works_on_a_few_images_per_class(flowers, per_class):
+    table = split_manifest(catalogue(dict.fromkeys(flowers.class_names, per_class)), flowers)
+    counts = table["split"].value_counts()
+    assert counts.sum() == 5 * per_class
+    assert counts["test"] == pytest.approx(per_class, abs=1)
+    assert counts["validation"] == 5
+
+
+@pytest.mark.parametrize("protocol", manifest.PROTOCOLS)
+def test_seed_decides_the_split(small, flowers, protocol):
+    first, again = (split_manifest(small, flowers, protocol=protocol, seed=1) for _ in range(2))
+    other = split_manifest(small, flowers, protocol=protocol, seed=2)
+    pd.testing.assert_frame_equal(first, again)
+    assert (first["split"] != other["split"]).mean() > 0.1
+
+
+def test_splitting_leaves_the_manifest_as_it_was(small, flowers):
+    before = small.copy()
+    split_manifest(small, flowers, protocol="careful")
+    pd.testing.assert_frame_equal(small, before)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "seed", "message"),
+    [
+        ("careless", 0, r"one of \['published', 'careful'\]\. Received: protocol='careless'"),
+        ("careful", 5, r"the folds 0 to 4\. Received: seed=5"),
+        ("careful", -1, r"A seed is 0 or more; .* Received: seed=-1"),
+        ("published", -1, r"A seed is 0 or more; .* Received: seed=-1"),
+    ],
+)
+def test_unknown_protocol_or_fold_is_answered_with_the_allowed_ones(small, flowers, protocol, seed, message):
+    with pytest.raises(ValueError, match=message):
+        split_manifest(small, flowers, protocol=protocol, seed=seed)
+
+
+def test_unknown_split_is_answered_with_the_allowed_ones(small, flowers):
+    table = split_manifest(small, flowers)
+    with pytest.raises(ValueError, match=r"one of \['train', 'validation', 'test'\]\. Received: split='dev'"):
+        rows_of(table, "dev")
+
+
+def test_published_protocol_validates_on_its_test_part_and_careful_on_its_own(small, flowers):
+    published = split_manifest(small, flowers, protocol="published")
+    pd.testing.assert_frame_equal(rows_of(published, "validation"), rows_of(published, "test"))
+    careful = split_manifest(small, flowers, protocol="careful")
+    assert set(rows_of(careful, "validation")["split"]) == {"validation"}
+    assert sum(len(rows_of(careful, part)) for part in ("train", "validation", "test")) == 400
+
+
+def test_leaks_are_test_images_with_a_duplicate_in_training():
+    table = pd.DataFrame(
+        {
+            "split": ["train", "train", "test", "test", "test", "test", "validation"],
+            "group": [0, 1, 0, 0, 2, 3, 3],
+        }
+    )
+    assert count_leaks(table) == 2
+
+
+def test_published_protocol_leaks_where_there_are_duplicates(small, published, flowers):
+    assert count_leaks(split_manifest(small, flowers, protocol="published")) > 0
+    assert count_leaks(split_manifest(published, flowers, protocol="published")) == 0
+
+
+def test_fingerprint_follows_the_images_and_not_their_order(small):
+    assert fingerprint(small.sample(frac=1, random_state=0)) == fingerprint(small)
+    assert fingerprint(small.assign(path="elsewhere")) == fingerprint(small)
+    assert fingerprint(small.iloc[1:]) != fingerprint(small)
+    assert len(fingerprint(small)) == 64
+
+
+# The cache
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """A list that grows by one with every manifest built."""
+    calls, original = [], manifest.build_manifest
+
+    def count(*arguments, **options):
+        calls.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(manifest, "build_manifest", count)
+    return calls
+
+
+@pytest.fixture
+def archive(mirror):
+    """A mirrored archive that also holds an empty and an unusual file."""
+    extra = {"flowers/rose/empty.jpg": b"", "flowers/rose/null.jpg": encode(draw_flower("rose", 99), "GIF")}
+    return write_archive(mirror / "flowers-recognition.zip", per_class=2, extra=extra)
+
+
+@pytest.mark.usefixtures("archive")
+def test_manifest_is_built_once_and_read_back_equal(flowers, builds):
+    first, second = load_manifest(flowers), load_manifest(flowers)
+    assert len(builds) == 1
+    pd.testing.assert_frame_equal(first, second, check_dtype=False)
+    assert second["verdict"].value_counts().to_dict() == {"ok": 10, "empty": 1, "converted": 1}
+
+
+@pytest.mark.usefixtures("archive")
+def test_manifest_is_built_anew_when_a_file_changes(flowers, builds):
+    path = load_manifest(flowers)["path"][0]
+    with open(path, "wb") as stream:
+        stream.write(b"")
+    assert load_manifest(flowers)["verdict"][0] == "empty"
+    os.utime(path, ns=(0, 0))
+    load_manifest(flowers)
+    assert len(builds) == 3
+
+
+@pytest.mark.usefixtures("archive")
+def test_manifest_is_built_anew_when_a_file_is_added(flowers, builds):
+    first = load_manifest(flowers)
+    folder = sources.prepare_images(flowers)
+    (folder / "tulip" / "new.jpg").write_bytes(encode(draw_flower("tulip", 50)))
+    assert len(load_manifest(flowers)) == len(first) + 1
+    assert len(builds) == 2

@@ -1,0 +1,66 @@
+"""The package's front door: every listed name resolves, and importing it costs next to nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tlhelpers as tl
+
+PROJECT = Path(tl.__file__).resolve().parent.parent
+BOOK_STACK = ("papermill", "jupyter_book", "myst_nb", "sphinx")
+
+
+def run_in_a_new_process(code, **environment):
+    """What `code` prints as JSON in a Python process of its own."""
+    variables = os.environ | {"PYTHONPATH": str(PROJECT)} | environment
+    command = [sys.executable, "-c", f"import json, os, sys, time\n{code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", tl.__all__)
+def test_a_listed_name_resolves_and_is_documented(name):
+    value = getattr(tl, name)
+    assert callable(value)
+    assert value.__doc__
+
+
+def test_no_name_is_listed_twice():
+    assert len(tl.__all__) == len(set(tl.__all__)) > 30
+    assert set(tl.__all__) <= set(dir(tl))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="plot_everything"):
+        _ = tl.plot_everything
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = ("tensorflow", "keras", "pandas", "matplotlib", "sklearn", *BOOK_STACK)
+    code = f"import tlhelpers\nprint(json.dumps([name for name in {heavy} if name in sys.modules]))"
+    assert run_in_a_new_process(code) == []
+
+
+def test_importing_the_package_takes_less_than_a_second():
+    code = "start = time.perf_counter()\nimport tlhelpers\nprint(json.dumps(time.perf_counter() - start))"
+    assert run_in_a_new_process(code) < 1
+
+
+def test_using_every_name_imports_no_book_stack():
+    code = (
+        "import tlhelpers as tl\n"
+        "for name in tl.__all__: getattr(tl, name)\n"
+        f"print(json.dumps([name for name in {('tensorflow', *BOOK_STACK)} if name in sys.modules]))"
+    )
+    assert run_in_a_new_process(code) == ["tensorflow"]
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")])
+def test_tensorflow_is_kept_quiet_unless_the_reader_says_otherwise(monkeypatch, before, after):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    code = "import tlhelpers\nprint(json.dumps(os.environ['TF_CPP_MIN_LOG_LEVEL']))"
+    assert run_in_a_new_process(code, **before) == after

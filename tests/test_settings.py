@@ -1,0 +1,80 @@
+"""Where things live, and that the environment is heard."""
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from tlhelpers import settings
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Pretends that the package runs from an installed wheel."""
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", tmp_path / "site-packages")
+
+
+def test_repository_is_recognised_as_a_checkout():
+    assert settings.in_checkout()
+    assert settings.data_folder() == settings.PROJECT_FOLDER / "data"
+    assert settings.records_folder() == settings.PROJECT_FOLDER / "data" / "records"
+    assert settings.runs_folder() == settings.PROJECT_FOLDER / "_build" / "runs"
+
+
+@pytest.mark.usefixtures("installed")
+def test_installed_wheel_reads_its_own_data_and_writes_below_the_working_folder():
+    assert not settings.in_checkout()
+    assert settings.data_folder() == settings.PACKAGE_FOLDER / "data"
+    assert settings.runs_folder() == Path.cwd() / "_build" / "runs"
+
+
+@pytest.mark.parametrize(
+    ("variable", "function"),
+    [("TLHELPERS_HOME", settings.home_folder), ("TLHELPERS_RUNS", settings.runs_folder)],
+)
+def test_folder_variables_are_honoured(monkeypatch, tmp_path, variable, function):
+    monkeypatch.setenv(variable, str(tmp_path / "elsewhere"))
+    assert function() == tmp_path / "elsewhere"
+    monkeypatch.setenv(variable, "~/elsewhere")
+    assert function() == Path.home() / "elsewhere"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_home_is_the_platforms_cache_folder_by_default(monkeypatch, value):
+    monkeypatch.delenv("TLHELPERS_HOME")
+    if value is not None:
+        monkeypatch.setenv("TLHELPERS_HOME", value)
+    assert settings.home_folder() == Path(platformdirs.user_cache_dir("tlhelpers"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "function"),
+    [("TLHELPERS_MIRROR", settings.mirror), ("TLHELPERS_PROFILE", settings.requested_profile)],
+)
+def test_unset_and_empty_variables_mean_none(monkeypatch, variable, function):
+    assert function() is None
+    monkeypatch.setenv(variable, "")
+    assert function() is None
+    monkeypatch.setenv(variable, "something")
+    assert function() == "something"
+
+
+@pytest.mark.parametrize(("value", "quiet"), [("1", True), ("0", False), ("", False)])
+def test_quiet_is_asked_for_with_a_one(monkeypatch, value, quiet):
+    monkeypatch.setenv("TLHELPERS_QUIET", value)
+    assert settings.is_quiet() is quiet
+
+
+def test_drop_folders_are_existing_ones_nearest_first(monkeypatch, tmp_path):
+    project = tmp_path / "project" / "data"
+    monkeypatch.setattr(settings, "data_folder", lambda: project)
+    assert settings.drop_folders() == [Path.cwd()]
+    Path("data").mkdir()
+    project.mkdir(parents=True)
+    assert settings.drop_folders() == [Path.cwd() / "data", Path.cwd(), project]
+
+
+def test_drop_folder_is_listed_once_when_the_build_runs_in_the_project(monkeypatch):
+    Path("data").mkdir()
+    monkeypatch.setattr(settings, "data_folder", lambda: Path.cwd() / "data")
+    assert settings.drop_folders() == [Path.cwd() / "data", Path.cwd()]

@@ -1,0 +1,564 @@
+"""Archives and weights are found in one order, verified, and extracted whole or not at all."""
+
+import hashlib
+import http.server
+import stat
+import struct
+import threading
+import urllib.error
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASS_COLOURS, write_archive
+
+from tlhelpers import files, models, settings, sources
+from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
+
+ARCHIVE = "flowers-recognition.zip"
+WEIGHTS = models.BACKBONES["mobilenetv2_035"]["file"]
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def _nothing_but_what_the_test_provides(tmp_path, monkeypatch):
+    """Hides an archive a developer dropped into the project, and switches Kaggle off."""
+
+    def refuse(study):
+        raise ConnectionError("Kaggle is switched off")
+
+    monkeypatch.setattr(settings, "data_folder", lambda: tmp_path / "project-data")
+    monkeypatch.setattr(sources, "_download_from_kaggle", refuse)
+
+
+@pytest.fixture
+def provide(tmp_path, monkeypatch):
+    """A function that puts bytes into a mirror as the flower archive."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    monkeypatch.setenv("TLHELPERS_MIRROR", str(folder))
+
+    def write(content):
+        (folder / ARCHIVE).write_bytes(content)
+        return folder / ARCHIVE
+
+    return write
+
+
+@pytest.fixture
+def archive_bytes(tmp_path):
+    """The bytes of a small whole archive."""
+    return pack(tmp_path / "whole.zip").read_bytes()
+
+
+class Website(http.server.ThreadingHTTPServer):
+    """Serves `pages` (path: bytes), keeps a list of requests, and can promise more bytes than it sends."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.pages, self.requests, self.broken, self.refused = {}, [], set(), {}
+
+    @property
+    def url(self):
+        """The mirror's address."""
+        return f"http://127.0.0.1:{self.server_port}/data"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.removeprefix("/data/")
+        self.server.requests.append(name)
+        content = self.server.pages.get(name)
+        if content is None:
+            self.send_error(self.server.refused.get(name, 404))
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) + 1000 * (name in self.server.broken)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def website(monkeypatch):
+    """A mirror over HTTP on this machine."""
+    with Website() as server:
+        monkeypatch.setenv("TLHELPERS_MIRROR", server.url)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def pack(path, *, labels=tuple(CLASS_COLOURS), prefix="flowers/", extra=(), compression=zipfile.ZIP_STORED):
+    """A ZIP with one file per class, which no one decodes here; `extra` are pairs of name or ZipInfo, and bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for label in labels:
+            archive.writestr(f"{prefix}{label}/1.jpg", f"a {label}".encode() * 50)
+        for name, content in extra:
+            archive.writestr(name, content)
+    return path
+
+
+def link(name):
+    """A member that is a symbolic link."""
+    member = zipfile.ZipInfo(name)
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member
+
+
+def below(folder):
+    """The files below a folder, and its hidden folders."""
+    found = Path(folder).rglob("*")
+    return [path for path in found if path.is_file() or path.is_symlink() or path.name.startswith(".")]
+
+
+def extracted():
+    """What the cache of images holds, leftovers included."""
+    return below(settings.home_folder() / "images")
+
+
+def downloads():
+    """The names in the cache of downloads, leftovers included."""
+    return sorted(path.name for path in below(settings.home_folder() / "downloads"))
+
+
+def cache(name=ARCHIVE):
+    """Where the cache keeps a download."""
+    return settings.home_folder() / "downloads" / name
+
+
+# Missing and damaged archives
+
+
+def test_missing_archive_is_answered_with_three_ways_to_provide_it(flowers):
+    with pytest.raises(MissingDataError) as caught:
+        prepare_images(flowers)
+    message = str(caught.value)
+    assert f"Flower photographs: no source has the archive {ARCHIVE}" in message
+    assert "https://www.kaggle.com/datasets/alxmamaev/flowers-recognition and drop the ZIP" in message
+    assert f"into {settings.data_folder()}" in message
+    assert "set TLHELPERS_MIRROR to a folder or URL" in message
+    assert "kagglehub can fetch it (it said: ConnectionError: Kaggle is switched off)" in message
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "whole ZIP file; this one is empty, truncated or of another format"),
+        (b"This is a text and no archive.\n" * 10, "whole ZIP file; this one is empty, truncated or of another"),
+        (b"PK\x03\x04", "whole ZIP file; this one is empty, truncated or of another format"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "this one is a web page, as a login or error page"),
+        (b"\n\n  <html>Too many requests</html>", "this one is a web page, as a login or error page"),
+    ],
+    ids=["empty", "text", "four bytes", "web page", "web page after blanks"],
+)
+def test_file_that_is_no_archive_is_refused(provide, flowers, content, message):
+    path = provide(content)
+    with pytest.raises(BadArchiveError, match=message) as caught:
+        prepare_images(flowers)
+    assert f"archive={str(path)!r}" in str(caught.value)
+    assert extracted() == []
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
+def test_truncated_archive_is_refused(provide, archive_bytes, flowers, share):
+    provide(archive_bytes[: int(share * len(archive_bytes))])
+    with pytest.raises(BadArchiveError, match="this one is empty, truncated or of another format"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_archive_with_a_hole_is_refused(provide, archive_bytes, flowers):
+    provide(archive_bytes[:500] + archive_bytes[700:])
+    with pytest.raises(BadArchiveError, match=r"this one is truncated or damaged \(.*\)\. Download it again"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_archive_with_a_bad_checksum_is_refused(provide, archive_bytes, flowers):
+    provide(archive_bytes.replace(b"a tulip", b"A tulip", 1))
+    with pytest.raises(BadArchiveError, match=r"truncated or damaged \(Bad CRC-32 for file 'flowers/tulip/1.jpg'\)"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_archive_with_damaged_compressed_data_is_refused(provide, tmp_path, flowers):
+    noise = np.random.default_rng(0).integers(0, 4, 4000, dtype=np.uint8).tobytes()
+    extra = [("flowers/tulip/2.jpg", noise)]
+    content = pack(tmp_path / "a.zip", extra=extra, compression=zipfile.ZIP_DEFLATED).read_bytes()
+    start = content.index(b"flowers/tulip/2.jpg") + len(b"flowers/tulip/2.jpg")
+    provide(content[:start] + b"\xff" * 200 + content[start + 200 :])
+    with pytest.raises(BadArchiveError, match=r"truncated or damaged .*while decompressing"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_encrypted_archive_is_refused(provide, archive_bytes, flowers):
+    content = bytearray(archive_bytes)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        struct.pack_into("<H", content, content.index(signature) + offset, 1)
+    provide(bytes(content))
+    with pytest.raises(BadArchiveError, match="is encrypted, password required"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_archive_of_another_content_is_refused_and_the_missing_classes_are_named(provide, tmp_path, flowers):
+    provide(pack(tmp_path / "other.zip", labels=("daisy", "tulip", "cat")).read_bytes())
+    with pytest.raises(BadArchiveError, match=r"Missing: \['dandelion', 'rose', 'sunflower'\]\. Received: "):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x.jpg",
+        "flowers/../../x.jpg",
+        "/x.jpg",
+        "..\\x.jpg",
+        "flowers\\..\\..\\x.jpg",
+        "\\x.jpg",
+        "C:\\x.jpg",
+        "C:x.jpg",
+    ],
+)
+def test_archive_with_path_escape_is_refused(provide, tmp_path, flowers, name):
+    provide(pack(tmp_path / "a.zip", extra=[(name, b"escaped")]).read_bytes())
+    with pytest.raises(BadArchiveError, match="stays inside its folder") as caught:
+        prepare_images(flowers)
+    assert f"Received: {name!r} in " in str(caught.value)
+    assert extracted() == []
+    assert list(tmp_path.rglob("*x.jpg")) == []
+
+
+def test_archive_with_a_link_is_refused(provide, tmp_path, flowers):
+    provide(pack(tmp_path / "a.zip", extra=[(link("flowers/rose/link.jpg"), "/etc/passwd")]).read_bytes())
+    with pytest.raises(BadArchiveError, match=r"files and no links\. Received: 'flowers/rose/link.jpg'"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_compression_bomb_is_refused(provide, tmp_path, flowers):
+    extra = [("flowers/rose/bomb.jpg", bytes(2 * MIB))]
+    provide(pack(tmp_path / "a.zip", extra=extra, compression=zipfile.ZIP_DEFLATED).read_bytes())
+    with pytest.raises(BadArchiveError, match=r"at most 200 times its packed size\. Received: 'flowers/rose/bomb.jpg'"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_archive_that_unpacks_to_too_much_is_refused(provide, archive_bytes, flowers, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_EXTRACTED_BYTES", 1000)
+    provide(archive_bytes)
+    total = sum(len(f"a {label}") * 50 for label in CLASS_COLOURS)
+    with pytest.raises(BadArchiveError, match=f"at most 1,000 bytes here. Received: {total:,} in "):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_member_without_a_name_of_its_own_is_refused(provide, tmp_path, flowers):
+    provide(pack(tmp_path / "a.zip", extra=[(".", b"nameless")]).read_bytes())
+    with pytest.raises(BadArchiveError, match="truncated or damaged"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+# Extraction
+
+
+def test_images_are_extracted_once(mirror, flowers, monkeypatch):
+    folder = prepare_images(flowers)
+    assert folder.name == "flowers"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(flowers.class_names)
+    assert len(list(folder.rglob("*.jpg"))) == 8 * 5
+    monkeypatch.setattr(sources, "extract_archive", lambda *_: pytest.fail("extracted a second time"))
+    assert prepare_images(flowers) == folder
+
+
+def test_another_archive_is_extracted_beside_the_first(mirror, flowers):
+    first = prepare_images(flowers)
+    write_archive(mirror / ARCHIVE, per_class=1)
+    second = prepare_images(flowers)
+    assert second != first
+    assert len(list(first.rglob("*.jpg"))) == 8 * 5
+    assert len(list(second.rglob("*.jpg"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("prefix", "inner"),
+    [("", ""), ("flowers/", "flowers"), ("flowers/flowers/", "flowers/flowers"), ("a/b/c/", "a/b/c")],
+)
+def test_class_folders_are_found_at_any_depth(provide, tmp_path, flowers, prefix, inner):
+    provide(pack(tmp_path / "a.zip", prefix=prefix).read_bytes())
+    destination = settings.home_folder() / "images" / "flowers" / files.sha256_of(tmp_path / "a.zip")[:16]
+    assert prepare_images(flowers) == destination / inner
+
+
+def test_shallowest_complete_folder_is_chosen(provide, tmp_path, flowers):
+    deeper = [(f"flowers/flowers/{label}/1.jpg", b"again") for label in flowers.class_names]
+    provide(pack(tmp_path / "a.zip", extra=deeper).read_bytes())
+    folder = prepare_images(flowers)
+    assert (folder.name, folder.parent.parent.name) == ("flowers", "flowers")
+    assert (folder / "rose" / "1.jpg").read_bytes() == b"a rose" * 50
+
+
+def test_incomplete_outer_folder_is_passed_over(provide, tmp_path, flowers):
+    complete = [(f"flowers/flowers/{label}/1.jpg", b"whole") for label in flowers.class_names]
+    provide(pack(tmp_path / "a.zip", labels=("daisy", "rose"), extra=complete).read_bytes())
+    assert (prepare_images(flowers) / "tulip" / "1.jpg").read_bytes() == b"whole"
+
+
+# The order of the sources
+
+
+@pytest.mark.parametrize("name", ["archive (3).zip", "flowers-recognition.zip", "x.zip"])
+def test_dropped_archive_is_recognised_by_its_contents_and_wins_over_the_mirror(mirror, flowers, name):
+    dropped = pack(Path("data") / name)
+    assert sources.find_archive(flowers) == Path.cwd() / dropped
+
+
+def test_dropped_archive_of_another_content_is_passed_over(mirror, flowers):
+    pack(Path("data") / "cats.zip", labels=("cat", "dog"))
+    (Path("data") / "broken.zip").write_bytes(b"PK\x03\x04")
+    assert sources.find_archive(flowers) == mirror / ARCHIVE
+
+
+def test_nearest_dropped_archive_wins(flowers):
+    pack(settings.data_folder() / "far.zip")
+    pack(Path("near.zip"))
+    assert sources.find_archive(flowers) == Path.cwd() / "near.zip"
+
+
+def test_mirror_wins_over_the_cache_and_the_cache_over_kaggle(mirror, flowers, monkeypatch):
+    monkeypatch.setattr(sources, "_download_from_kaggle", lambda _: pytest.fail("asked Kaggle"))
+    pack(cache())
+    assert sources.find_archive(flowers) == mirror / ARCHIVE
+    (mirror / ARCHIVE).unlink()
+    assert sources.find_archive(flowers) == cache()
+
+
+def test_folder_that_kagglehub_extracted_is_used_as_it_stands(flowers, tmp_path, monkeypatch):
+    with zipfile.ZipFile(pack(tmp_path / "a.zip")) as archive:
+        archive.extractall(tmp_path / "kagglehub" / "versions" / "2")
+    monkeypatch.setattr(sources, "_download_from_kaggle", lambda _: tmp_path / "kagglehub" / "versions" / "2")
+    assert prepare_images(flowers) == tmp_path / "kagglehub" / "versions" / "2" / "flowers"
+    assert extracted() == []
+
+
+# A mirror in a folder
+
+
+def test_mirror_that_does_not_exist_is_an_error(flowers, tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_MIRROR", str(tmp_path / "nowhere"))
+    message = "TLHELPERS_MIRROR is an existing folder or an http.s. URL. Received: TLHELPERS_MIRROR='.*nowhere'"
+    with pytest.raises(MissingDataError, match=message):
+        prepare_images(flowers)
+
+
+def test_mirror_whose_checksum_differs_is_an_error(mirror, flowers):
+    (mirror / "SHA256SUMS").write_text(f"{'0' * 64}  {ARCHIVE}\n")
+    received = files.sha256_of(mirror / ARCHIVE)
+    with pytest.raises(BadArchiveError, match=f"SHA-256 {'0' * 64} in SHA256SUMS. Received: {received} for "):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{digest}  {name}",
+        "{digest} *{name}",
+        "{digest}  ./{name}",
+        "{upper}  {name}",
+        "{zeros}  another.zip",
+        "",
+        "<html>",
+    ],
+)
+def test_checksum_file_is_read_as_the_usual_tools_write_it(mirror, flowers, line):
+    digest = files.sha256_of(mirror / ARCHIVE)
+    text = line.format(digest=digest, upper=digest.upper(), zeros="0" * 64, name=ARCHIVE)
+    (mirror / "SHA256SUMS").write_text(f"{text}\n\n")
+    assert sources.find_archive(flowers) == mirror / ARCHIVE
+
+
+# A mirror over HTTP
+
+
+def checksums_of(content, name=ARCHIVE):
+    return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
+
+
+def test_mirror_over_http_gives_the_archive(website, archive_bytes, flowers):
+    website.pages = {ARCHIVE: archive_bytes}
+    folder = prepare_images(flowers)
+    assert (folder / "rose" / "1.jpg").read_bytes() == b"a rose" * 50
+    assert website.requests == ["SHA256SUMS", ARCHIVE]
+    assert downloads() == [ARCHIVE]
+
+
+def test_mirror_over_http_with_checksums_is_asked_for_the_archive_once(website, archive_bytes, flowers):
+    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes)}
+    assert prepare_images(flowers) == prepare_images(flowers)
+    assert website.requests == ["SHA256SUMS", ARCHIVE, "SHA256SUMS"]
+
+
+def test_mirror_over_http_replaces_another_download(website, archive_bytes, flowers):
+    pack(cache(), prefix="old/")
+    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes)}
+    assert prepare_images(flowers).name == "flowers"
+    assert cache().read_bytes() == archive_bytes
+
+
+def test_mirror_over_http_whose_checksum_differs_leaves_nothing(website, archive_bytes, flowers):
+    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(b"another")}
+    with pytest.raises(BadArchiveError, match=r"in SHA256SUMS\. Received: "):
+        prepare_images(flowers)
+    assert downloads() == ["mirror-SHA256SUMS"]
+    assert extracted() == []
+
+
+def test_archive_the_http_mirror_lacks_is_looked_for_elsewhere(website, flowers):
+    pack(cache())
+    assert sources.find_archive(flowers) == cache()
+    cache().unlink()
+    with pytest.raises(MissingDataError, match="no source has the archive"):
+        sources.find_archive(flowers)
+    assert website.requests == ["SHA256SUMS", ARCHIVE] * 2
+
+
+def test_download_that_breaks_off_leaves_nothing(website, archive_bytes, flowers):
+    website.pages, website.broken = {ARCHIVE: archive_bytes}, {ARCHIVE}
+    size = len(archive_bytes)
+    message = f"{ARCHIVE} broke off after {size} of {size + 1000} bytes.*Received: TLHELPERS_MIRROR='{website.url}'"
+    with pytest.raises(MissingDataError, match=message):
+        prepare_images(flowers)
+    assert downloads() == []
+    assert extracted() == []
+
+
+def test_checksums_that_break_off_do_not_pass_for_a_mirror_without_them(website, archive_bytes, flowers):
+    website.pages, website.broken = {ARCHIVE: archive_bytes, "SHA256SUMS": b"0000"}, {"SHA256SUMS"}
+    with pytest.raises(MissingDataError, match="SHA256SUMS broke off after 4 of 1004 bytes"):
+        prepare_images(flowers)
+    assert downloads() == []
+
+
+@pytest.mark.parametrize("name", [ARCHIVE, "SHA256SUMS"])
+def test_http_mirror_that_fails_is_an_error(website, flowers, name):
+    website.refused = {name: 503}
+    with pytest.raises(MissingDataError, match=r"HTTP Error 503.*Received: TLHELPERS_MIRROR="):
+        prepare_images(flowers)
+
+
+def test_http_mirror_that_does_not_answer_is_an_error(flowers, monkeypatch):
+    with Website() as closed:
+        url = closed.url
+    monkeypatch.setenv("TLHELPERS_MIRROR", url)
+    with pytest.raises(MissingDataError, match=f"Connection refused.*Received: TLHELPERS_MIRROR='{url}'"):
+        prepare_images(flowers)
+
+
+def test_web_page_under_the_archives_name_is_refused(website, flowers):
+    page = b"<html>\n<p>Sign in</p>\n</html>\n"
+    website.pages = {ARCHIVE: page, "SHA256SUMS": page}
+    with pytest.raises(BadArchiveError, match="this one is a web page"):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+# Weights
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    """A backbone with random weights, and a file of them in the container of the official ones."""
+    backbone = models.build_backbone("mobilenetv2_035", 32, weights=None)
+    path = tmp_path_factory.mktemp("weights") / "random.h5"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        backbone.save(path)
+    return backbone, path
+
+
+def mirror_weights(folder, content):
+    (folder / "weights").mkdir()
+    (folder / "weights" / WEIGHTS).write_bytes(content)
+
+
+def load():
+    return models.build_backbone("mobilenetv2_035", 32, weights="imagenet")
+
+
+def test_other_weights_under_the_official_name_are_refused(mirror, random_weights):
+    backbone, path = random_weights
+    mirror_weights(mirror, path.read_bytes())
+    expected, received = sources.WEIGHTS_SHA256[WEIGHTS], sources.digest_of_weights(backbone)
+    with pytest.raises(BadArchiveError, match=f"have the SHA-256 {expected}. Received: {received} from "):
+        load()
+
+
+def test_weights_with_the_right_arrays_are_loaded(mirror, random_weights, monkeypatch):
+    backbone, path = random_weights
+    mirror_weights(mirror, path.read_bytes())
+    monkeypatch.setitem(sources.WEIGHTS_SHA256, WEIGHTS, sources.digest_of_weights(backbone))
+    loaded = load()
+    for expected, received in zip(backbone.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, expected)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "web page", "empty"])
+def test_damaged_weights_are_refused(mirror, random_weights, damage):
+    content = random_weights[1].read_bytes()
+    damaged = {"truncated": content[: len(content) // 2], "web page": b"<html></html>", "empty": b""}
+    mirror_weights(mirror, damaged[damage])
+    with pytest.raises(BadArchiveError, match="A weight file fits its backbone and is whole") as caught:
+        load()
+    assert str(mirror / "weights" / WEIGHTS) in str(caught.value)
+
+
+def test_weights_of_another_backbone_are_refused(mirror, random_weights):
+    (mirror / "weights").mkdir()
+    wider = models.BACKBONES["mobilenetv2_100"]["file"]
+    (mirror / "weights" / wider).write_bytes(random_weights[1].read_bytes())
+    with pytest.raises(BadArchiveError, match="A weight file fits its backbone and is whole"):
+        models.build_backbone("mobilenetv2_100", 32, weights="imagenet")
+
+
+def test_missing_weights_are_answered_with_three_ways_to_provide_them(monkeypatch):
+    def refuse(url, timeout):
+        raise urllib.error.URLError(f"no way to {url}")
+
+    monkeypatch.setattr(sources.urllib.request, "urlopen", refuse)
+    with pytest.raises(MissingDataError) as caught:
+        load()
+    message = str(caught.value)
+    assert f"The ImageNet weights {WEIGHTS} are nowhere to be found" in message
+    assert f"no way to {sources.WEIGHTS_URL}{WEIGHTS}" in message
+    assert "set TLHELPERS_MIRROR to a folder or URL that holds them under weights/" in message
+    assert f"put the file into {settings.home_folder() / 'downloads'}" in message
+
+
+def test_weights_come_over_http_and_stay_in_the_cache(website, random_weights, monkeypatch):
+    content = random_weights[1].read_bytes()
+    website.pages = {f"weights/{WEIGHTS}": content, "SHA256SUMS": checksums_of(content, f"weights/{WEIGHTS}")}
+    assert sources._find_weights(WEIGHTS) == cache(WEIGHTS)
+    monkeypatch.delenv("TLHELPERS_MIRROR")
+    assert sources._find_weights(WEIGHTS) == cache(WEIGHTS)
+    assert website.requests == ["SHA256SUMS", f"weights/{WEIGHTS}"]
+
+
+def test_digest_of_weights_depends_on_the_arrays_alone(random_weights):
+    backbone, _ = random_weights
+    copy = models.build_backbone("mobilenetv2_035", 64, weights=None)
+    assert sources.digest_of_weights(copy) != sources.digest_of_weights(backbone)
+    copy.set_weights(backbone.get_weights())
+    assert sources.digest_of_weights(copy) == sources.digest_of_weights(backbone)

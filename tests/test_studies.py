@@ -1,0 +1,65 @@
+"""The table of studies agrees with the numbers their sources published."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from tlhelpers import studies
+from tlhelpers.studies import STUDIES, get_study, published_model, published_numbers
+
+
+@pytest.fixture(params=sorted(STUDIES))
+def study(request):
+    return get_study(request.param)
+
+
+def test_published_class_counts_sum_to_the_published_images(study):
+    published = published_numbers(study.name)
+    assert sum(published["class_counts"].values()) == published["images"] == study.published_count
+
+
+def test_published_training_and_test_parts_sum_to_the_published_images(study):
+    published = published_numbers(study.name)
+    assert published["train"] + published["test"] == published["images"]
+    assert published["test"] == study.published_test_count
+
+
+def test_published_classes_are_the_studys_in_label_order(study):
+    assert tuple(published_numbers(study.name)["class_counts"]) == study.class_names
+    assert study.num_classes == len(study.class_names)
+
+
+def test_flower_study_has_the_published_4317_images():
+    flowers = get_study("flowers")
+    published = published_numbers("flowers")
+    assert (flowers.published_count, published["train"], published["test"]) == (4317, 3454, 863)
+    assert flowers.num_classes == 5
+
+
+@pytest.mark.parametrize("function", [get_study, published_numbers, lambda name: published_model(name, "any")])
+def test_unknown_study_is_answered_with_the_allowed_ones(function):
+    with pytest.raises(ValueError, match=r"one of \['flowers'\]\. Received: name='birds'"):
+        function("birds")
+
+
+@pytest.mark.parametrize(
+    ("model", "accuracy", "trainable"),
+    [
+        ("baseline_cnn-scratch", 0.67, 11_169_605),
+        ("mobilenetv2_100-frozen", 0.88, 164_613),
+        ("mobilenetv2_100-last6", 0.91, None),
+    ],
+)
+def test_published_models_are_quoted(model, accuracy, trainable):
+    row = published_model("flowers", model)
+    assert (row["accuracy"], row.get("trainable_parameters")) == (accuracy, trainable)
+
+
+def test_unknown_model_is_answered_with_the_published_ones():
+    with pytest.raises(ValueError, match=r"published \['baseline_cnn-scratch', .*Received: model='resnet-frozen'"):
+        published_model("flowers", "resnet-frozen")
+
+
+def test_studies_cannot_be_changed_by_accident():
+    with pytest.raises(FrozenInstanceError):
+        studies.STUDIES["flowers"].image_size = 32

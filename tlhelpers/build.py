@@ -1,7 +1,7 @@
 """Executes the chapters and builds the site.
 
-    python -m tlhelpers.build book --profile full
-    python -m tlhelpers.build records --protocol published --seeds 0 1 2
+python -m tlhelpers.build book --profile full
+python -m tlhelpers.build records --protocol published --seeds 0 1 2
 """
 
 import argparse
@@ -154,7 +154,7 @@ def build_site():
     Raises:
         ChapterError: when jupyter-book warns or fails.
     """
-    command = [sys.executable, "-m", "jupyter_book", "build", str(STAGING_FOLDER)]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(STAGING_FOLDER)]
     options = ["--path-output", str(OUTPUT_FOLDER), "--all", "-W", "--keep-going"]
     finished = subprocess.run([*command, *options], check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     if finished.returncode:
@@ -209,8 +209,8 @@ def make_records(*, protocol, seeds, folder=None):
     for seed in seeds:
         manifest.check_protocol(protocol, seed)
         for chapter, models in RECORDED_CHAPTERS.items():
-            done = {r.model for r in records.load_records("flowers", folder=folder, protocol=protocol) if r.seed == seed}
-            if done >= set(models):
+            found = records.load_records("flowers", folder=folder, protocol=protocol)
+            if {record.model for record in found if record.seed == seed} >= set(models):
                 print(f"{chapter}, {protocol}, seed {seed}: recorded before")
                 continue
             executed = BUILD_FOLDER / "recording" / protocol / f"seed-{seed}" / Path(chapter).name
@@ -221,7 +221,7 @@ def make_records(*, protocol, seeds, folder=None):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.build", description="Executes chapters, builds the site.")
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers.build", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     book = commands.add_parser("book", help="execute every chapter and build the site")
     book.add_argument("--profile", default="auto", choices=["auto", *profiles.PROFILES])

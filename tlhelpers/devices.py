@@ -35,6 +35,7 @@ class Device:
 
     @property
     def batch_size(self):
+        """Images per training step."""
         return GPU_BATCH_SIZE if self.kind == "GPU" else CPU_BATCH_SIZE
 
 

@@ -48,8 +48,8 @@ def atomic_file(path):
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,10 +69,10 @@ def atomic_folder(path):
     temporary = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
     try:
         yield temporary
-        os.chmod(temporary, 0o755)
+        temporary.chmod(0o755)
         try:
             if not path.exists():
-                os.rename(temporary, path)
+                temporary.rename(path)
         except OSError:  # a folder in the way is reported as FileExistsError or as ENOTEMPTY
             if not path.is_dir():
                 raise

@@ -1,6 +1,5 @@
 """One row per image: path, label, hash, verdict, duplicate group; and the splits made from them."""
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -332,6 +331,6 @@ def _folder_key(folder):
     facts = [f"version {MANIFEST_VERSION}, {NEAR_DUPLICATE_BITS} bits", str(folder)]
     for entry in sorted(Path(folder).rglob("*")):
         if entry.is_file():
-            status = os.stat(entry)
+            status = entry.stat()
             facts.append(f"{entry.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
     return files.sha256_of_text("\n".join(facts))[:16]

@@ -48,17 +48,14 @@ def baseline_cnn(image_size=224, num_classes=5, *, dropout=0.5, seed=None):
     _check_num_classes(num_classes)
     if image_size < 22:
         raise ValueError(
-            "Three convolution and pooling blocks need at least 22 pixels a side. "
-            f"Received: image_size={image_size}"
+            f"Three convolution and pooling blocks need at least 22 pixels a side. Received: image_size={image_size}"
         )
     seeds = _seed_sequence(seed)
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(inputs)
     for index, filters in enumerate((32, 64, 128), start=1):
         initializer = keras.initializers.GlorotUniform(next(seeds))
-        x = layers.Conv2D(
-            filters, 3, activation="relu", kernel_initializer=initializer, name=f"conv_{index}"
-        )(x)
+        x = layers.Conv2D(filters, 3, activation="relu", kernel_initializer=initializer, name=f"conv_{index}")(x)
         x = layers.MaxPooling2D(name=f"pool_{index}")(x)
     x = layers.Flatten(name="flatten")(x)
     outputs = _head(x, num_classes, 128, dropout, seeds)
@@ -250,9 +247,7 @@ def _check_num_classes(num_classes):
 
 def _first_unfrozen(backbone, last, from_block):
     if (last is None) == (from_block is None):
-        raise ValueError(
-            "Give either last or from_block. " f"Received: last={last!r}, from_block={from_block!r}"
-        )
+        raise ValueError(f"Give either last or from_block. Received: last={last!r}, from_block={from_block!r}")
     names = [layer.name for layer in backbone.layers]
     if last is not None:
         if not 1 <= last <= len(names):

@@ -149,7 +149,7 @@ def plot_image_grid(images, titles, *, columns=6, colours=None):
         array of Axes, one per image.
     """
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.5 * rows), squeeze=False)
+    _, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.5 * rows), squeeze=False)
     colours = colours or ["0.15"] * len(images)
     for axis in axes.flat:
         axis.set_axis_off()

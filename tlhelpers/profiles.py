@@ -74,7 +74,5 @@ def choose_profile(name="auto"):
     if requested in (None, "auto"):
         return replace(PROFILES["full"], reason="no profile was asked for")
     if requested not in PROFILES:
-        raise ValueError(
-            f"TLHELPERS_PROFILE is one of {allowed}. Received: TLHELPERS_PROFILE={requested!r}"
-        )
+        raise ValueError(f"TLHELPERS_PROFILE is one of {allowed}. Received: TLHELPERS_PROFILE={requested!r}")
     return replace(PROFILES[requested], reason="TLHELPERS_PROFILE asks for it")

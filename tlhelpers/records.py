@@ -69,6 +69,7 @@ class Record:
 
     @property
     def model(self):
+        """The model's name, `<network>-<strategy>`."""
         return f"{self.network}-{self.strategy}"
 
 
@@ -97,8 +98,7 @@ def make_record(*, study, table, y_prob, **facts):
         counts={name: int(count) for name, count in table["split"].value_counts().sort_index().items()},
         dataset_sha256=manifest.fingerprint(table),
         metrics=metrics.evaluate(y_true, y_prob, study.class_names),
-        versions={"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        versions={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
         commit=_git_commit(),
         recorded_at=_now().isoformat(timespec="seconds"),
         test_id=test["sha256"].to_numpy(dtype=str),
@@ -183,9 +183,7 @@ def summarise(records, metric="accuracy"):
     Returns:
         pandas.DataFrame indexed by `protocol` and `model`, with `mean`, `half_width` (95 %, over seeds) and `seeds`.
     """
-    rows = [
-        {"protocol": r.protocol, "model": r.model, "value": r.metrics[metric]} for r in records
-    ]
+    rows = [{"protocol": r.protocol, "model": r.model, "value": r.metrics[metric]} for r in records]
     frame = pd.DataFrame(rows, columns=["protocol", "model", "value"])
     summary = {}
     for key, values in frame.groupby(["protocol", "model"])["value"]:

@@ -33,6 +33,7 @@ class Study:
 
     @property
     def num_classes(self):
+        """How many classes there are."""
         return len(self.class_names)
 
 

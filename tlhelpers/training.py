@@ -85,6 +85,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         self._log_path = self.folder / "history.json"
 
     def on_train_begin(self, logs=None):
+        """Reads what an interrupted run left."""
         if self._log_path.is_file():
             state = json.loads(self._log_path.read_text(encoding="utf-8"))
             self.history, self.seconds = state["history"], state["seconds"]
@@ -92,6 +93,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        """Writes the history down, then the weights."""
         for name, value in (logs or {}).items():
             self.history[name] = [*self.history.get(name, [])[:epoch], float(value)]
         now = time.perf_counter()
@@ -102,6 +104,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):
+        """Forgets the interruption."""
         super().on_train_end(logs)
         shutil.rmtree(self.folder, ignore_errors=True)
 

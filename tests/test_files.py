@@ -62,6 +62,13 @@ def test_atomic_file_replaces_the_old_content_and_makes_parents(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_atomic_file_never_writes_into_the_old_file(tmp_path):
+    files.write_text(tmp_path / "a.txt", "old")
+    os.link(tmp_path / "a.txt", tmp_path / "same.txt")
+    files.write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "same.txt").read_text() == "old"
+
+
 def test_written_file_is_readable_by_others(tmp_path):
     files.write_text(tmp_path / "a.txt", "text")
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644

@@ -9,6 +9,7 @@ import urllib.error
 import warnings
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -562,3 +563,8 @@ def test_digest_of_weights_depends_on_the_arrays_alone(random_weights):
     assert sources.digest_of_weights(copy) != sources.digest_of_weights(backbone)
     copy.set_weights(backbone.get_weights())
     assert sources.digest_of_weights(copy) == sources.digest_of_weights(backbone)
+
+
+def test_digest_of_weights_is_over_little_endian_float32():
+    model = SimpleNamespace(get_weights=lambda: [np.array([[1.0, -2.0]]), np.array([0.5], ">f4")])
+    assert sources.digest_of_weights(model) == hashlib.sha256(struct.pack("<3f", 1, -2, 0.5)).hexdigest()

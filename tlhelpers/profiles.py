@@ -36,7 +36,7 @@ PROFILES = {
         images="real photographs",
         image_size=224,
         weights="imagenet",
-        baseline_epochs=10,
+        baseline_epochs=8,
         head_epochs=15,
         fine_tuning_epochs=10,
     ),

@@ -77,6 +77,8 @@ def test_the_baseline_has_the_published_number_of_parameters():
 
 def test_the_frozen_network_trains_the_published_number_of_parameters():
     network = models.freeze(models.build_backbone("mobilenetv2_100", 32, weights=None))
+    assert network.name == "mobilenetv2_100"
+    assert network.output_shape == (None, 1, 1, models.BACKBONES["mobilenetv2_100"]["width"])
     assert models.count_parameters(network) == {"total": 2_257_984, "trainable": 0}
     model = models.connect(network, models.build_head(network.output_shape[1:], 5))
     assert models.count_parameters(model) == {"total": 2_257_984 + 164_613, "trainable": 164_613}
@@ -102,18 +104,12 @@ def test_logits_are_not_squashed_to_probabilities(backbone, head):
         assert np.abs(logits.sum(axis=1) - 1).min() > 1e-3
 
 
-@pytest.mark.parametrize(("image_size", "side"), [(32, 1), (48, 2), (96, 3)])
+@pytest.mark.parametrize(("image_size", "side"), [(48, 2), (96, 3)])
 def test_a_backbone_gives_a_map_of_features_a_32nd_of_the_image(image_size, side):
     network = models.build_backbone("mobilenetv2_035", image_size, weights=None)
     assert network.input_shape == (None, image_size, image_size, 3)
-    assert network.output_shape == (None, side, side, 1280)
-
-
-@pytest.mark.parametrize("name", sorted(models.BACKBONES))
-def test_the_table_of_backbones_tells_their_width(name):
-    network = models.build_backbone(name, 32, weights=None)
-    assert network.name == name
-    assert network.output_shape[-1] == models.BACKBONES[name]["width"]
+    assert network.name == "mobilenetv2_035"
+    assert network.output_shape == (None, side, side, models.BACKBONES["mobilenetv2_035"]["width"])
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 102])

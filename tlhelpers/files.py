@@ -86,13 +86,14 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
-def progress(iterable, *, description, total=None, unit="it"):
+def progress(iterable, *, description, total=None, unit="it", unit_scale=False):
     """Wraps `iterable` in a progress bar on standard output (never on stderr, where it reads as a fault)."""
     return tqdm(
         iterable,
         desc=description,
         total=total,
         unit=unit,
+        unit_scale=unit_scale,
         file=sys.stdout,
         leave=False,
         disable=settings.is_quiet(),

@@ -159,11 +159,10 @@ def top_confusions(y_true, y_prob, class_names, *, count=3):
         count: int. How many to return.
 
     Returns:
-        list of tuples (true class, predicted class, images), most frequent first.
+        list of tuples (true class, predicted class, images), most frequent first, equal ones in class order.
     """
     indices = np.arange(len(class_names))
     matrix = confusion_matrix(y_true, np.asarray(y_prob).argmax(axis=1), labels=indices)
-    np.fill_diagonal(matrix, 0)
-    order = np.argsort(matrix, axis=None)[::-1][:count]
-    pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
-    return [(class_names[t], class_names[p], int(matrix[t, p])) for t, p in pairs]
+    pairs = np.argwhere(~np.eye(len(indices), dtype=bool))
+    order = np.argsort(-matrix[tuple(pairs.T)], kind="stable")[:count]
+    return [(class_names[t], class_names[p], int(matrix[t, p])) for t, p in pairs[order]]

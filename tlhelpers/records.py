@@ -8,6 +8,8 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,6 +77,8 @@ class Record:
 
 NO_RECORD = "no recorded run yet"
 ARRAYS = ("test_id", "y_true", "y_prob")
+# What reading a damaged JSON or NPZ file raises.
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 def make_record(*, study, table, y_prob, **facts):
@@ -149,7 +153,7 @@ def load_record(path):
         facts = json.loads(path.read_text(encoding="utf-8"))
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
             return Record(**facts, **{name: arrays[name] for name in ARRAYS})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise ValueError(f"A record is a whole JSON file with its NPZ beside it ({error}). Received: {path}") from error
 
 
@@ -290,13 +294,20 @@ def glue(name, value, *, digits=1):
     """
     from IPython.display import display
 
-    text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}%}"
+    is_count = isinstance(value, int | np.integer)
+    text = value if isinstance(value, str) else f"{value:,}" if is_count else f"{value:.{digits}%}"
     prefix = "application/papermill.record/"
     display(
         {f"{prefix}text/plain": repr(text)},
         raw=True,
         metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
     )
+
+
+def _as_prose(value, digits):
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.{digits}%}"
 
 
 def _cell(summary, key, otherwise):

@@ -6,12 +6,14 @@ Places are asked in one order: an archive dropped into `data/`, `TLHELPERS_MIRRO
 import hashlib
 import shutil
 import stat
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
+
+import pooch
+import requests
 
 from tlhelpers import files, settings
 
@@ -19,6 +21,8 @@ MAX_EXTRACTED_BYTES = 4 * 2**30
 MAX_COMPRESSION_RATIO = 200
 DOWNLOAD_TIMEOUT_SECONDS = 60
 CHECKSUM_FILE = "SHA256SUMS"
+
+pooch.get_logger().setLevel("WARNING")
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 
@@ -255,45 +259,42 @@ def _download_from_kaggle(study):
 
 
 def _download_from_mirror(base, name):
-    destination = settings.home_folder() / "downloads" / Path(name).name
-    checksum = None
+    """The file from a mirror's cache or the mirror itself; None when the mirror lacks it."""
+    checksum = _fetch_checksums(urljoin(base, CHECKSUM_FILE)).get(name)
     try:
-        sums = _download(urljoin(base, CHECKSUM_FILE), destination.with_name(f"mirror-{CHECKSUM_FILE}"))
-        checksum = _parse_checksums(sums.read_text(encoding="utf-8")).get(name)
-    except urllib.error.HTTPError as error:
-        if error.code != 404:  # a mirror without checksums is allowed: the contents are checked later
-            raise
-    if destination.is_file() and checksum == files.sha256_of(destination):
-        return destination
-    try:
-        path = _download(urljoin(base, name), destination, checksum=checksum)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
+        return _download(urljoin(base, name), settings.home_folder() / "downloads" / Path(name).name, checksum=checksum)
+    except requests.HTTPError as error:
+        if error.response.status_code == HTTPStatus.NOT_FOUND:
             return None
         raise
-    return path
+
+
+def _fetch_checksums(url):
+    """A mirror's checksums; none when it has no such file, for then the contents are checked later."""
+    response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_SECONDS)
+    if response.status_code == HTTPStatus.NOT_FOUND:
+        return {}
+    response.raise_for_status()
+    return _parse_checksums(response.text)
 
 
 def _download(url, destination, *, checksum=None):
-    """Streams a URL to a file with a progress bar; the file appears only when whole and verified."""
-    with (
-        urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response,
-        files.atomic_file(destination) as temporary,
-    ):
-        size = int(response.headers.get("Content-Length", 0)) or None
-        with open(temporary, "wb") as stream:
-            chunks = iter(lambda: response.read(files.CHUNK_BYTES), b"")
-            for chunk in files.progress(
-                chunks,
-                description=f"Fetching {destination.name}",
-                total=size and -(-size // files.CHUNK_BYTES),
-                unit="MiB",
-            ):
-                stream.write(chunk)
-        if size is not None and temporary.stat().st_size != size:
-            raise OSError(f"the download of {url} broke off after {temporary.stat().st_size} of {size} bytes")
-        _check_checksum(temporary, checksum)
-    return destination
+    """Fetches a URL unless its file is there already; the file appears only when whole and verified."""
+    # A bar needs some total to count as one; pooch sets the true one.
+    bar = files.progress(None, description=f"Fetching {destination.name}", total=1, unit="B", unit_scale=True)
+    try:
+        path = pooch.retrieve(
+            url,
+            known_hash=checksum and f"sha256:{checksum}",
+            fname=destination.name,
+            path=destination.parent,
+            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=DOWNLOAD_TIMEOUT_SECONDS),
+        )
+    except ValueError as error:
+        raise BadArchiveError(
+            f"The file has the SHA-256 {checksum} in {CHECKSUM_FILE} ({error}). Received: {url!r}"
+        ) from error
+    return Path(path)
 
 
 def _check_checksum(path, expected):

@@ -1,0 +1,215 @@
+"""The numbers themselves, against hand computations, scikit-learn and SciPy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from tlhelpers import metrics
+
+NAMES = ("daisy", "rose", "tulip")
+
+
+def one_hot(predicted, classes=3):
+    return np.eye(classes)[np.asarray(predicted)]
+
+
+def draw_predictions(count=200, classes=3, seed=0):
+    """Targets and probabilities that lean to the target."""
+    rng = np.random.default_rng(seed)
+    y_true = rng.integers(0, classes, count)
+    logits = rng.normal(size=(count, classes)) + 1.5 * one_hot(y_true, classes)
+    y_prob = np.exp(logits)
+    return y_true, y_prob / y_prob.sum(axis=1, keepdims=True)
+
+
+def binary(confidence, right):
+    """Two-class predictions of given confidence, right or wrong."""
+    confidence = np.asarray(confidence, dtype=float)
+    return np.where(right, 0, 1), np.stack([confidence, 1 - confidence], axis=1)
+
+
+def test_metrics_equal_a_hand_computation():
+    y_true = [0, 0, 0, 0, 1, 1, 2]
+    y_prob = one_hot([0, 0, 0, 1, 1, 0, 1])
+    result = metrics.evaluate(y_true, y_prob, NAMES)
+    assert result["accuracy"] == pytest.approx(4 / 7)
+    assert result["per_class"]["daisy"] == pytest.approx(
+        {"precision": 3 / 4, "recall": 3 / 4, "f1": 3 / 4, "support": 4}
+    )
+    assert result["per_class"]["rose"] == pytest.approx(
+        {"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5, "support": 2}
+    )
+    assert result["per_class"]["tulip"] == {"precision": 0, "recall": 0, "f1": 0, "support": 1}
+    assert result["macro_precision"] == pytest.approx((3 / 4 + 1 / 3) / 3)
+    assert result["macro_recall"] == pytest.approx((3 / 4 + 1 / 2) / 3)
+    assert result["macro_f1"] == pytest.approx((3 / 4 + 2 / 5) / 3)
+    assert result["ece"] == pytest.approx(3 / 7)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_metrics_equal_those_of_scikit_learn(seed):
+    y_true, y_prob = draw_predictions(seed=seed)
+    y_pred = y_prob.argmax(axis=1)
+    result = metrics.evaluate(y_true, y_prob, NAMES)
+    report = sklearn_metrics.classification_report(y_true, y_pred, target_names=NAMES, output_dict=True)
+    assert result["accuracy"] == pytest.approx(report["accuracy"])
+    assert result["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    assert result["macro_recall"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(y_true, y_pred))
+    for name in NAMES:
+        assert result["per_class"][name]["precision"] == pytest.approx(report[name]["precision"])
+        assert result["per_class"][name]["support"] == report[name]["support"]
+
+
+def test_a_class_without_images_counts_in_the_mean_and_does_not_warn(recwarn):
+    result = metrics.evaluate([0, 1], one_hot([0, 1]), NAMES)
+    assert result["accuracy"] == 1
+    assert result["macro_recall"] == pytest.approx(2 / 3)
+    assert not [warning for warning in recwarn if "UndefinedMetric" in str(warning.category)]
+
+
+def test_metrics_are_plain_numbers_that_json_can_hold():
+    result = metrics.evaluate(*draw_predictions(), NAMES)
+    per_class = result.pop("per_class")
+    assert {type(value) for value in result.values()} == {float}
+    for row in per_class.values():
+        assert [type(value) for value in row.values()] == [float, float, float, int]
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5, 2), (5, 4), (5,), (0, 3)])
+def test_shapes_that_do_not_fit_are_an_error_that_names_both(shape):
+    with pytest.raises(ValueError, match=r"\(5, 3\). Received: y_prob.shape=\(" + str(shape[0])):
+        metrics.evaluate([0, 1, 2, 0, 1], np.zeros(shape), NAMES)
+
+
+def test_a_perfectly_calibrated_model_has_no_calibration_error():
+    confidence = np.repeat([0.6, 0.8, 1.0], 10)
+    right = np.concatenate([np.arange(10) < 6, np.arange(10) < 8, np.arange(10) < 10])
+    assert metrics.expected_calibration_error(*binary(confidence, right)) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "hits", "error"), [(1.0, 5, 0.5), (0.9, 5, 0.4), (0.95, 0, 0.95), (0.7, 10, 0.3)]
+)
+def test_the_calibration_error_is_the_gap_of_confidence_and_accuracy(confidence, hits, error):
+    predictions = binary(np.full(10, confidence), np.arange(10) < hits)
+    assert metrics.expected_calibration_error(*predictions) == pytest.approx(error)
+
+
+def test_the_calibration_error_weighs_bins_by_their_images():
+    confidence = np.array([0.95] * 8 + [0.65] * 2)
+    predictions = binary(confidence, [True] * 4 + [False] * 4 + [True, False])
+    assert metrics.expected_calibration_error(*predictions) == pytest.approx(0.8 * 0.45 + 0.2 * 0.15)
+
+
+def test_gaps_of_opposite_sign_do_not_cancel_between_bins():
+    predictions = binary([0.9] * 10 + [0.6] * 10, [True] * 6 + [False] * 4 + [True] * 9 + [False])
+    assert metrics.expected_calibration_error(*predictions) == pytest.approx(0.3)
+    assert metrics.expected_calibration_error(*predictions, bins=1) == pytest.approx(0)
+
+
+def test_the_reliability_table_holds_the_filled_bins():
+    table = metrics.reliability_table(*binary([0.55, 0.56, 0.95, 1.0], [True, False, True, True]), bins=10)
+    np.testing.assert_allclose(table["confidence"], [0.555, 0.975])
+    np.testing.assert_allclose(table["accuracy"], [0.5, 1.0])
+    np.testing.assert_allclose(table["share"], [0.5, 0.5])
+
+
+def test_the_bootstrap_interval_contains_the_accuracy():
+    for seed in range(5):
+        y_true, y_prob = draw_predictions(seed=seed)
+        accuracy = (y_prob.argmax(axis=1) == y_true).mean()
+        low, high = metrics.bootstrap_interval(y_true, y_prob, seed=seed)
+        assert 0 <= low < accuracy < high <= 1
+
+
+def test_the_bootstrap_interval_is_as_wide_as_the_normal_one():
+    y_true, y_prob = binary(np.full(863, 0.9), np.arange(863) < 776)
+    low, high = metrics.bootstrap_interval(y_true, y_prob)
+    share = 776 / 863
+    half_width = stats.norm.ppf(0.975) * np.sqrt(share * (1 - share) / 863)
+    assert high - low == pytest.approx(2 * half_width, rel=0.1)
+
+
+def test_the_bootstrap_interval_shrinks_with_more_images():
+    widths = []
+    for count in (50, 500, 5000):
+        low, high = metrics.bootstrap_interval(*binary(np.full(count, 0.9), np.arange(count) < 0.8 * count))
+        widths.append(high - low)
+    assert widths[0] > 2 * widths[1] > 4 * widths[2] > 0
+
+
+def test_the_bootstrap_interval_follows_its_seed():
+    predictions = draw_predictions()
+    intervals = [metrics.bootstrap_interval(*predictions, seed=seed, samples=101) for seed in (1, 1, 2, 3)]
+    assert intervals[0] == intervals[1]
+    assert len(set(intervals)) > 1
+
+
+def test_a_model_without_errors_has_an_interval_of_no_width():
+    assert metrics.bootstrap_interval(*binary([0.9] * 10, [True] * 10)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "half_width"),
+    [
+        ([0.90, 0.92, 0.94], 0.92, 4.302653 * 0.02 / np.sqrt(3)),
+        ([0.8, 0.9], 0.85, 12.706205 * np.sqrt(0.005) / np.sqrt(2)),
+        ([0.5] * 5, 0.5, 0.0),
+    ],
+)
+def test_the_interval_over_seeds_equals_a_hand_computation(values, mean, half_width):
+    assert metrics.mean_interval(values) == pytest.approx((mean, half_width), rel=1e-6, abs=1e-12)
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    mean, half_width = metrics.mean_interval([0.9])
+    assert mean == 0.9
+    assert np.isnan(half_width)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "both"), [(3, 9, 5), (10, 0, 0), (1, 1, 50), (0, 7, 3), (20, 35, 100)])
+def test_the_paired_comparison_equals_the_exact_binomial_test(only_a, only_b, both):
+    right_a = np.array([1] * only_a + [0] * only_b + [1] * both + [0] * 4)
+    right_b = np.array([0] * only_a + [1] * only_b + [1] * both + [0] * 4)
+    result = metrics.compare_paired(np.ones(len(right_a), int), one_hot(right_a, 2), one_hot(right_b, 2))
+    expected = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue
+    assert result == {"only_a": only_a, "only_b": only_b, "p_value": pytest.approx(expected)}
+
+
+def test_models_that_err_on_the_same_images_do_not_differ():
+    y_true, y_prob = draw_predictions()
+    assert metrics.compare_paired(y_true, y_prob, y_prob) == {"only_a": 0, "only_b": 0, "p_value": 1.0}
+
+
+def test_swapping_the_models_swaps_the_counts_only():
+    (y_true, first), (_, second) = draw_predictions(seed=0), draw_predictions(seed=1)
+    one, other = metrics.compare_paired(y_true, first, second), metrics.compare_paired(y_true, second, first)
+    assert (one["only_a"], one["only_b"], one["p_value"]) == (other["only_b"], other["only_a"], other["p_value"])
+    assert one["p_value"] < 0.05
+
+
+def test_confusions_come_most_frequent_first():
+    y_true = [0] * 5 + [1] * 4 + [2] * 9
+    predicted = [1, 1, 1, 0, 0] + [2, 2, 1, 1] + [2] * 8 + [0]
+    confusions = metrics.top_confusions(y_true, one_hot(predicted), NAMES)
+    assert confusions == [("daisy", "rose", 3), ("rose", "tulip", 2), ("tulip", "daisy", 1)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_only_as_many_confusions_as_asked_for(count):
+    confusions = metrics.top_confusions([0, 0, 1, 2], one_hot([1, 1, 2, 0]), NAMES, count=count)
+    assert confusions == [("daisy", "rose", 2), ("rose", "tulip", 1)][:count]
+
+
+def test_confusions_of_one_size_come_in_class_order():
+    y_true, predicted = zip(*[(t, p) for t in range(5) for p in range(5) if t != p], strict=True)
+    confusions = metrics.top_confusions(y_true, one_hot(predicted, 5), "abcde", count=6)
+    assert [pair[:2] for pair in confusions] == [tuple(pair) for pair in ("ab", "ac", "ad", "ae", "ba", "bc")]
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_a_right_answer_is_never_a_confusion(count):
+    confusions = metrics.top_confusions([0, 1, 2, 2], one_hot([0, 1, 2, 2]), NAMES, count=count)
+    assert [images for _, _, images in confusions] == [0] * min(count, 6)
+    assert all(true != predicted for true, predicted, _ in confusions)

@@ -30,52 +30,63 @@ def test_table_of_contents_lists_six_chapters_in_order():
     assert [chapter[5:7] for chapter in CHAPTERS] == ["01", "02", "03", "04", "05", "06"]
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-class TestSource:
-    def test_notebook_holds_no_outputs(self, chapter):
-        assert all(not cell.outputs and cell.execution_count is None for cell in cells_of(chapter, "code"))
+@pytest.fixture(params=CHAPTERS)
+def chapter(request):
+    """Each chapter in turn."""
+    return request.param
 
-    def test_one_parameters_cell_of_literals_shared_by_all_chapters(self, chapter):
-        tagged = [c for c in cells_of(chapter, "code") if "parameters" in c.metadata.get("tags", [])]
-        assert len(tagged) == 1
-        values = {}
-        exec(tagged[0].source, values)  # noqa: S102 - our own three assignments
-        assert {name: values[name] for name in PARAMETERS} == {"PROFILE": "auto", "PROTOCOL": "careful", "SEED": 0}
 
-    def test_cells_are_short_enough_to_read(self, chapter):
-        assert max(len(cell.source.splitlines()) for cell in cells_of(chapter, "code")) <= LONGEST_CELL
+def test_notebook_holds_no_outputs(chapter):
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells_of(chapter, "code"))
 
-    def test_every_figure_has_a_name_a_caption_and_alternative_text(self, chapter):
-        plots = [c for c in cells_of(chapter, "code") if re.search(r"^tl\.plot_", c.source, re.MULTILINE)]
-        assert plots
-        for cell in plots:
-            figure = cell.metadata["mystnb"]
-            assert figure["figure"]["name"].startswith("fig-")
-            assert len(figure["figure"]["caption"]) > 20
-            assert len(figure["image"]["alt"]) > 20
 
-    def test_every_figure_is_referred_to_in_the_prose(self, chapter):
-        names = [
-            cell.metadata["mystnb"]["figure"]["name"]
-            for cell in cells_of(chapter, "code")
-            if "figure" in cell.metadata.get("mystnb", {})
-        ]
-        prose = prose_of(chapter)
-        assert [name for name in names if f"{{numref}}`{name}`" not in prose] == []
+def test_one_parameters_cell_of_literals_shared_by_all_chapters(chapter):
+    tagged = [c for c in cells_of(chapter, "code") if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    values = {}
+    exec(tagged[0].source, values)  # noqa: S102 - our own three assignments
+    assert {name: values[name] for name in PARAMETERS} == {"PROFILE": "auto", "PROTOCOL": "careful", "SEED": 0}
 
-    def test_no_percentage_is_typed_into_the_prose(self, chapter):
-        assert re.findall(r"\d\s?%", prose_of(chapter).replace("95 %", "")) == []
 
-    def test_every_number_the_prose_asks_for_is_glued(self, chapter):
-        asked = set(re.findall(r"\{glue:text\}`([^`]+)`", prose_of(chapter)))
-        code = "\n".join(cell.source for cell in cells_of(chapter, "code"))
-        glued = [re.sub(r"\{[^}]*\}", ".+", name) for name in re.findall(r'tl\.glue\(\s*f?"([^"]+)"', code)]
-        assert [name for name in asked if not any(re.fullmatch(pattern, name) for pattern in glued)] == []
+def test_cells_are_short_enough_to_read(chapter):
+    assert max(len(cell.source.splitlines()) for cell in cells_of(chapter, "code")) <= LONGEST_CELL
 
-    def test_opens_with_aims_and_ends_with_recap_and_exercises(self, chapter):
-        prose = prose_of(chapter)
-        places = [prose.index(text) for text in ("} Aims", "## Setup", "## Recap", "## Exercises")]
-        assert places == sorted(places)
+
+def test_every_figure_has_a_name_a_caption_and_alternative_text(chapter):
+    plots = [c for c in cells_of(chapter, "code") if re.search(r"^tl\.plot_", c.source, re.MULTILINE)]
+    assert plots
+    for cell in plots:
+        figure = cell.metadata["mystnb"]
+        assert figure["figure"]["name"].startswith("fig-")
+        assert len(figure["figure"]["caption"]) > 20
+        assert len(figure["image"]["alt"]) > 20
+
+
+def test_every_figure_is_referred_to_in_the_prose(chapter):
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for cell in cells_of(chapter, "code")
+        if "figure" in cell.metadata.get("mystnb", {})
+    ]
+    prose = prose_of(chapter)
+    assert [name for name in names if f"{{numref}}`{name}`" not in prose] == []
+
+
+def test_no_percentage_is_typed_into_the_prose(chapter):
+    assert re.findall(r"\d\s?%", prose_of(chapter).replace("95 %", "")) == []
+
+
+def test_every_number_the_prose_asks_for_is_glued(chapter):
+    asked = set(re.findall(r"\{glue:text\}`([^`]+)`", prose_of(chapter)))
+    code = "\n".join(cell.source for cell in cells_of(chapter, "code"))
+    glued = [re.sub(r"\{[^}]*\}", ".+", name) for name in re.findall(r'tl\.glue\(\s*f?"([^"]+)"', code)]
+    assert [name for name in asked if not any(re.fullmatch(pattern, name) for pattern in glued)] == []
+
+
+def test_opens_with_aims_and_ends_with_recap_and_exercises(chapter):
+    prose = prose_of(chapter)
+    places = [prose.index(text) for text in ("} Aims", "## Setup", "## Recap", "## Exercises")]
+    assert places == sorted(places)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +151,9 @@ def test_fine_tuning_moves_only_the_unfrozen_convolutions(executed):
 
 @pytest.mark.slow
 def test_photographs_chapter_reports_the_planted_faults(executed):
-    tables = [o.data.get("text/plain", "") for o in outputs_of(executed["book/02_the_photographs.ipynb"]) if "data" in o]
+    tables = [
+        o.data.get("text/plain", "") for o in outputs_of(executed["book/02_the_photographs.ipynb"]) if "data" in o
+    ]
     verdicts = next(text for text in tables if "two_classes" in text and "truncated" in text)
     total = next(line.split() for line in verdicts.splitlines() if line.startswith("all"))
     header = [name for name in verdicts.splitlines()[0].split() if name != "verdict"]

@@ -530,3 +530,10 @@ def test_manifest_is_built_anew_when_a_file_is_added(flowers, builds):
     (folder / "tulip" / "new.jpg").write_bytes(encode(draw_flower("tulip", 50)))
     assert len(load_manifest(flowers)) == len(first) + 1
     assert len(builds) == 2
+
+
+def test_class_with_fewer_images_than_folds_is_named(flowers):
+    rows = [{"label": name, "sha256": f"{name}{i}", "verdict": "ok"} for name in flowers.class_names for i in range(6)]
+    table = pd.DataFrame(rows).iloc[3:].assign(group=range(27))
+    with pytest.raises(ValueError, match=r"at least 5 different images of every class\. Received: 3 of 'daisy'"):
+        split_manifest(table, flowers, protocol="careful", seed=0)

@@ -266,6 +266,30 @@ def test_a_recorded_model_is_described_as_in_the_table(folder):
     assert records.describe_recorded("flowers", "careful", "baseline_cnn-scratch", folder=folder) == records.NO_RECORD
 
 
+def test_sources_are_compared_model_by_model(folder):
+    for seed, wrong in enumerate((0, 1, 2)):
+        records.save_record(make_record(seed=seed, wrong=wrong), folder)
+    run = make_record(strategy="last6", wrong=3)
+    labels = {"mobilenetv2_100-frozen": "Frozen", "mobilenetv2_100-last6": "Last six"}
+    points = records.compare_sources("flowers", "careful", labels, {run.model: run}, recorded=folder)
+    assert list(zip(points["model"], points["source"], points["accuracy"].round(6), strict=True)) == [
+        ("Frozen", "published", 0.88),
+        ("Frozen", "recorded", 0.9),
+        ("Last six", "published", 0.91),
+        ("Last six", "this build", 0.7),
+    ]
+    low, high = metrics.bootstrap_interval(run.y_true, run.y_prob)
+    expected = [np.nan, 4.302653 * 0.1 / np.sqrt(3), np.nan, (high - low) / 2]
+    np.testing.assert_allclose(points["half_width"], expected, rtol=1e-6)
+
+
+def test_records_of_another_protocol_are_not_compared(folder):
+    records.save_record(make_record(protocol="published"), folder)
+    labels = {"mobilenetv2_100-frozen": "Frozen"}
+    points = records.compare_sources("flowers", "careful", labels, {}, recorded=folder)
+    assert points["source"].tolist() == ["published"]
+
+
 @pytest.fixture
 def displayed(monkeypatch):
     """What `display` received: a list of pairs of arguments."""

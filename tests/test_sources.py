@@ -568,3 +568,15 @@ def test_digest_of_weights_depends_on_the_arrays_alone(random_weights):
 def test_digest_of_weights_is_over_little_endian_float32():
     model = SimpleNamespace(get_weights=lambda: [np.array([[1.0, -2.0]]), np.array([0.5], ">f4")])
     assert sources.digest_of_weights(model) == hashlib.sha256(struct.pack("<3f", 1, -2, 0.5)).hexdigest()
+
+
+def test_dropped_archive_that_was_not_taken_is_named_with_the_reason(flowers):
+    dropped = Path("data")
+    dropped.mkdir()
+    (dropped / "half.zip").write_bytes(pack(dropped / "whole.zip").read_bytes()[:200])
+    (dropped / "whole.zip").unlink()
+    (dropped / "page.zip").write_text("<html>sign in</html>")
+    with pytest.raises(
+        MissingDataError, match=r"half\.zip was not taken.*truncated(.|\n)*page\.zip was not taken.*web page"
+    ):
+        sources.find_archive(flowers)

@@ -249,6 +249,12 @@ def _published_split(usable, study, seed):
 
 
 def _careful_split(usable, study, seed):
+    groups = usable.groupby("label")["group"].nunique().reindex(study.class_names, fill_value=0)
+    if groups.min() < FOLDS:
+        raise ValueError(
+            f"The careful protocol needs at least {FOLDS} different images of every class. "
+            f"Received: {groups.min()} of {groups.idxmin()!r}"
+        )
     target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED)
     rest, test = list(folds.split(target, target, group))[seed]

@@ -3,6 +3,8 @@
 No function shows or saves anything.
 """
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -14,7 +16,8 @@ from tlhelpers import metrics
 
 PALETTE = sns.color_palette("colorblind").as_hex()
 TRAIN_COLOUR, VALIDATION_COLOUR = PALETTE[0], PALETTE[1]
-RIGHT_COLOUR, WRONG_COLOUR = PALETTE[0], PALETTE[3]
+# Colours of text on white; the palette's vermilion is too light for that, so it is darkened.
+RIGHT_COLOUR, WRONG_COLOUR = PALETTE[0], "#b84f00"
 WIDTH = 7.0
 FIGURE_RESOLUTION = 144
 
@@ -130,6 +133,8 @@ def plot_confusion_matrix(y_true, y_prob, class_names, *, ax=None):
         cbar_kws={"label": "share of the true class", "format": PercentFormatter(1, decimals=0)},
         ax=ax,
     )
+    for text, colour in zip(ax.texts[-counts.size :], ax.collections[-1].get_facecolors(), strict=True):
+        text.set_color(max("black", "white", key=partial(contrast_ratio, colour)))
     ax.set(xlabel="predicted", ylabel="true")
     ax.tick_params(axis="x", rotation=30)
     ax.tick_params(axis="y", rotation=0)

@@ -294,8 +294,7 @@ def glue(name, value, *, digits=1):
     """
     from IPython.display import display
 
-    is_count = isinstance(value, int | np.integer)
-    text = value if isinstance(value, str) else f"{value:,}" if is_count else f"{value:.{digits}%}"
+    text = _as_prose(value, digits)
     prefix = "application/papermill.record/"
     display(
         {f"{prefix}text/plain": repr(text)},

@@ -81,10 +81,9 @@ def find_archive(study):
         MissingDataError: when no source has it.
         BadArchiveError: when the mirror's copy does not match its checksum.
     """
-    for folder in settings.drop_folders():
-        for candidate in sorted(folder.glob("*.zip")):
-            if is_archive_of(candidate, study):
-                return candidate
+    for candidate in _dropped_archives():
+        if is_archive_of(candidate, study):
+            return candidate
     found = fetch_from_mirror(study.archive) or _cached_file(study.archive)
     if found:
         return found
@@ -356,11 +355,26 @@ def _existing_parent(path):
     return next(folder for folder in [path, *path.parents] if folder.exists())
 
 
+def _dropped_archives():
+    return [path for folder in settings.drop_folders() for path in sorted(folder.glob("*.zip"))]
+
+
+def _why_refused(path, study):
+    """Why a dropped archive is not the one a study needs, in a few words."""
+    try:
+        _check_is_zip(path)
+    except BadArchiveError as error:
+        return str(error).split(" Received:")[0]
+    return f"it lacks some of the folders {list(study.class_names)}."
+
+
 def _how_to_provide(study, error):
+    refused = "".join(f"\n  {path} was not taken: {_why_refused(path, study)}" for path in _dropped_archives())
     return (
         f"{study.title}: no source has the archive {study.archive}. Provide it in one of these ways:\n"
         f"  - download it from https://www.kaggle.com/datasets/{study.kaggle} and drop the ZIP, under any name, "
         f"into {settings.data_folder()}\n"
         "  - set TLHELPERS_MIRROR to a folder or URL that holds it\n"
         f"  - connect to the internet, so that kagglehub can fetch it (it said: {type(error).__name__}: {error})"
+        f"{refused}"
     )

@@ -1,0 +1,231 @@
+"""The one object every chapter opens with."""
+
+import dataclasses
+import shutil
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+
+from tlhelpers import chapters, devices, manifest, profiles, settings
+
+
+@pytest.fixture(autouse=True)
+def _restore_settings():
+    policy = keras.config.dtype_policy()
+    with matplotlib.rc_context():
+        yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def begin(**options):
+    return chapters.begin_chapter("flowers", **({"profile": "smoke"} | options))
+
+
+def save(chapter, strategy="frozen", seconds=1.0):
+    """Saves a run of a tiny model that is right about every test image."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5), keras.layers.Dense(5, trainable=False)])
+    y_prob = np.eye(5)[chapter.rows("test")["target"]]
+    history = {"loss": [1.0, 0.5]}
+    return chapter.save_run("tiny", strategy, model, y_prob, history=history, seconds={"training": seconds})
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        ("birds", {}, r"\['flowers'\]. Received: name='birds'"),
+        ("flowers", {"profile": "demo"}, r"\['auto', 'full', 'smoke'\]. Received: name='demo'"),
+        ("flowers", {"protocol": "strict"}, r"\['published', 'careful'\]. Received: protocol='strict'"),
+        ("flowers", {"seed": 5}, r"folds 0 to 4. Received: seed=5"),
+        ("flowers", {"seed": -1}, r"0 or more.* Received: seed=-1"),
+        ("flowers", {"seed": -1, "protocol": "published"}, r"0 or more.* Received: seed=-1"),
+    ],
+)
+def test_an_unknown_value_names_the_allowed_ones(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        chapters.begin_chapter(study, **options)
+
+
+def test_a_chapter_asks_for_no_images_until_it_needs_them():
+    chapter = begin(seed=2)
+    assert (chapter.study.name, chapter.profile.name, chapter.protocol, chapter.seed) == (
+        "flowers",
+        "smoke",
+        "careful",
+        2,
+    )
+    assert chapter.device.seed == 2
+
+
+def test_the_environment_chooses_the_profile_of_auto(monkeypatch):
+    assert chapters.begin_chapter("flowers").profile.name == "full"
+    monkeypatch.setenv("TLHELPERS_PROFILE", "smoke")
+    assert chapters.begin_chapter("flowers").profile.name == "smoke"
+
+
+def test_opening_a_chapter_seeds_and_styles():
+    begin(seed=1)
+    first = keras.random.uniform((3,)).numpy().tolist()
+    begin(seed=1)
+    assert keras.random.uniform((3,)).numpy().tolist() == first
+    assert matplotlib.rcParams["figure.figsize"] == [7.0, 3.2]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "splits"), [("careful", {"train", "validation", "test"}), ("published", {"train", "test"})]
+)
+def test_the_images_of_a_mirror_are_split(mirror, protocol, splits):
+    chapter = begin(protocol=protocol)
+    assert set(chapter.table["split"]) == splits
+    assert len(chapter.table) == len(chapter.manifest) == 40
+    parts = {split: chapter.rows(split) for split in splits}
+    assert sum(len(part) for part in parts.values()) == 40
+    assert len(set().union(*(part["path"] for part in parts.values()))) == 40
+    assert len(parts["test"]) == 8
+    assert manifest.count_leaks(chapter.table) == 0
+    assert len(chapter.rows("validation")) > 0
+
+
+def test_each_fold_tests_on_other_images(mirror):
+    tests = [set(begin(seed=seed).rows("test")["sha256"]) for seed in range(5)]
+    assert len(set().union(*tests)) == sum(len(test) for test in tests) == 40
+
+
+def test_the_images_are_read_once_per_chapter(mirror, monkeypatch):
+    chapter = begin()
+    table = chapter.table
+    monkeypatch.setattr(manifest, "load_manifest", None)
+    assert chapter.table is table
+    assert len(chapter.manifest) == 40
+
+
+def test_interrupted_trainings_of_different_runs_never_share_a_folder(monkeypatch):
+    begun = [begin(), begin(seed=1), begin(protocol="published"), begin(profile="full")]
+    folders = {chapter.resume_folder(name) for chapter in begun for name in ("one", "two")}
+    assert len(folders) == 8
+    assert {folder.parent for folder in folders} == {settings.home_folder() / "interrupted"}
+    assert begin().resume_folder("one") in folders
+
+
+def test_a_run_is_saved_in_the_runs_folder_and_found_again(mirror, runs):
+    chapter = begin(seed=1)
+    record = save(chapter)
+    assert [path.relative_to(runs).as_posix() for path in runs.rglob("*.json")] == [
+        "flowers/careful/tiny-frozen/seed-1.json"
+    ]
+    assert (record.network, record.strategy, record.profile, record.seed) == ("tiny", "frozen", "smoke", 1)
+    assert record.parameters == {"total": 50, "trainable": 20}
+    assert record.image_size == 64
+    assert record.metrics["accuracy"] == 1
+    assert record.hardware == devices.hardware_facts(chapter.device)
+    found = chapter.load_runs()
+    assert list(found) == ["tiny-frozen"]
+    np.testing.assert_array_equal(found["tiny-frozen"].test_id, chapter.rows("test")["sha256"])
+    assert found["tiny-frozen"].history == {"loss": [1.0, 0.5]}
+
+
+def test_runs_of_another_protocol_or_seed_are_not_found(mirror, runs):
+    save(begin(seed=0))
+    save(begin(seed=0), "last6")
+    save(begin(seed=1), "other")
+    save(begin(protocol="published"), "published")
+    assert set(begin(seed=0).load_runs()) == {"tiny-frozen", "tiny-last6"}
+    assert set(begin(seed=1).load_runs()) == {"tiny-other"}
+    assert set(begin(protocol="published").load_runs()) == {"tiny-published"}
+    assert begin(seed=2).load_runs() == {}
+
+
+def test_a_run_whose_predictions_miss_an_image_is_not_saved(mirror, runs):
+    chapter = begin()
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
+    with pytest.raises(ValueError, match=r"Received: y_prob.shape=\(7, 5\)"):
+        chapter.save_run("tiny", "frozen", model, np.ones((7, 5)) / 5, history={}, seconds={})
+    assert not runs.exists()
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """An empty folder in place of the committed records."""
+    monkeypatch.setattr(settings, "records_folder", lambda: tmp_path / "recorded")
+    return tmp_path / "recorded"
+
+
+def test_runs_of_this_build_come_before_records(mirror, runs, recorded):
+    chapter = begin()
+    save(chapter, "one", seconds=1.0)
+    save(chapter, "two", seconds=1.0)
+    shutil.copytree(runs, recorded)
+    save(chapter, "one", seconds=2.0)
+    found, origin = chapter.load_runs_or_records(["tiny-two", "tiny-one"])
+    assert list(found) == ["tiny-two", "tiny-one"]
+    assert found["tiny-one"].seconds == {"training": 2.0}
+    assert "this build" in origin
+
+
+def test_records_stand_in_for_an_incomplete_build_and_are_never_mixed_with_it(mirror, runs, recorded):
+    chapter = begin()
+    save(chapter, "one", seconds=1.0)
+    save(chapter, "two", seconds=1.0)
+    runs.rename(recorded)
+    save(chapter, "one", seconds=2.0)
+    found, origin = chapter.load_runs_or_records(["tiny-one", "tiny-two"])
+    assert {record.seconds["training"] for record in found.values()} == {1.0}
+    assert origin == chapters.RECORDED
+
+
+def test_missing_runs_are_an_error_that_names_them(mirror, runs, recorded):
+    save(begin(), "one")
+    message = r"Missing: \['tiny-two'\]. Received: protocol='careful', seed=0"
+    with pytest.raises(ValueError, match=message):
+        begin().load_runs_or_records(["tiny-one", "tiny-two"])
+    with pytest.raises(ValueError, match="seed=1"):
+        begin(seed=1).load_runs_or_records(["tiny-one"])
+
+
+def test_errors_come_with_their_image_and_the_most_confident_first(mirror, runs):
+    chapter = begin()
+    record = save(chapter)
+    y_prob = record.y_prob.copy()
+    for position, confidence in ((2, 0.6), (5, 0.9)):
+        y_prob[position] = (1 - confidence) / 4
+        y_prob[position, (record.y_true[position] + 1) % 5] = confidence
+    errors = chapter.find_errors(dataclasses.replace(record, y_prob=y_prob))
+    assert errors["position"].tolist() == [5, 2]
+    assert errors["confidence"].tolist() == pytest.approx([0.9, 0.6])
+    assert errors["path"].tolist() == chapter.rows("test")["path"].iloc[[5, 2]].tolist()
+    assert errors["target"].tolist() == record.y_true[[5, 2]].tolist()
+
+
+def test_a_perfect_model_has_no_errors(mirror, runs):
+    chapter = begin()
+    assert len(chapter.find_errors(save(chapter))) == 0
+
+
+def test_the_badge_says_what_the_page_was_run_on():
+    chapter = begin(seed=3)
+    badge = chapter._repr_html_()
+    assert badge.startswith('<dl class="run-badge" aria-label=')
+    assert badge.count("<dt>") == badge.count("<dd>") == 9
+    for text in ("<dd>careful</dd>", "<dd>3</dd>", "float32", "smoke (", "<dt>date</dt>"):
+        assert text in badge
+
+
+def test_the_badge_escapes_markup():
+    device = devices.Device("GPU", '<img src="x">', 1, 8.0, "float32", "5 < 7 & so on", 0)
+    badge = dataclasses.replace(begin(), device=device)._repr_html_()
+    assert "<img" not in badge
+    assert "&lt;img src=&quot;x&quot;&gt;, 1 GPU" in badge
+    assert "5 &lt; 7 &amp; so on" in badge
+
+
+def test_the_plain_form_of_a_chapter_is_one_row():
+    text = repr(begin())
+    assert len(text.splitlines()) == 2
+    assert profiles.PROFILES["smoke"].images in text

@@ -1,0 +1,341 @@
+"""Figures: the right artists in the right place, on the given Axes, in readable colours, and never shown."""
+
+import itertools
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+from tlhelpers import metrics, plotting
+
+NAMES = ("daisy", "rose", "tulip")
+HISTORY = {
+    "accuracy": [0.4, 0.6, 0.8],
+    "val_accuracy": [0.3, 0.5, 0.55],
+    "loss": [1.5, 1.0, 0.6],
+    "val_loss": [1.6, 1.2, 1.1],
+}
+Y_TRUE = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+Y_PROB = np.array(
+    [
+        [0.9, 0.05, 0.05],
+        [0.7, 0.2, 0.1],
+        [0.2, 0.5, 0.3],
+        [0.1, 0.1, 0.8],
+        [0.1, 0.8, 0.1],
+        [0.3, 0.6, 0.1],
+        [0.6, 0.3, 0.1],
+        [0.0, 0.1, 0.9],
+    ]
+)
+COUNTS = [[2, 1, 1], [0, 2, 0], [1, 0, 1]]
+POINTS = pd.DataFrame(
+    {
+        "model": ["baseline", "frozen", "baseline", "frozen"],
+        "source": ["published", "published", "recorded", "recorded"],
+        "accuracy": [0.67, 0.88, 0.65, 0.9],
+        "half_width": [np.nan, np.nan, 0.02, 0.01],
+    }
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
+READABLE = 4.5
+
+
+def metrics_by_model():
+    return {
+        "baseline": metrics.evaluate(Y_TRUE, Y_PROB, NAMES),
+        "perfect": metrics.evaluate(Y_TRUE, np.eye(3)[Y_TRUE], NAMES),
+    }
+
+
+# The functions that draw on one Axes, each with arguments.
+ON_ONE_AXES = {
+    "runs": lambda **options: plotting.plot_runs({"frozen": HISTORY, "last six": HISTORY}, **options),
+    "confusion": lambda **options: plotting.plot_confusion_matrix(Y_TRUE, Y_PROB, NAMES, **options),
+    "per class": lambda **options: plotting.plot_per_class(metrics_by_model(), **options),
+    "bars": lambda **options: plotting.plot_bars({"shallow": 0.4, "deep": 0.9}, label="accuracy", **options),
+    "comparison": lambda **options: plotting.plot_comparison(POINTS, **options),
+    "reliability": lambda **options: plotting.plot_reliability({"frozen": (Y_TRUE, Y_PROB)}, **options),
+}
+ON_SEVERAL_AXES = {
+    "curves": lambda: plotting.plot_learning_curves(HISTORY),
+    "images": lambda: plotting.plot_image_grid(IMAGES, list("abcdefgh")),
+    "predictions": lambda: plotting.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES),
+}
+one_axes = pytest.mark.parametrize("draw", ON_ONE_AXES.values(), ids=ON_ONE_AXES.keys())
+every_figure = pytest.mark.parametrize(
+    "draw", [*ON_ONE_AXES.values(), *ON_SEVERAL_AXES.values()], ids=[*ON_ONE_AXES, *ON_SEVERAL_AXES]
+)
+
+
+@pytest.fixture(autouse=True)
+def _book_style(monkeypatch):
+    """The book's style for one test, in which showing or saving a figure is an error."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("a figure was shown or saved")
+
+    monkeypatch.setattr(plt, "show", refuse)
+    monkeypatch.setattr(plt.Figure, "savefig", refuse)
+    with matplotlib.rc_context():
+        plotting.use_book_style()
+        yield
+
+
+def bars(ax):
+    return {container.get_label(): [bar.get_height() for bar in container] for container in ax.containers}
+
+
+def legend_labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@every_figure
+def test_each_function_returns_its_axes(draw):
+    for ax in np.atleast_1d(draw()):
+        assert isinstance(ax, Axes)
+        assert ax.figure.number in plt.get_fignums()
+
+
+@one_axes
+def test_given_axes_are_drawn_on_and_no_figure_is_made(draw):
+    figure, (first, second) = plt.subplots(1, 2)
+    assert draw(ax=second) is second
+    assert plt.get_fignums() == [figure.number]
+    assert second.has_data()
+    assert not first.has_data()
+
+
+def test_learning_curves_use_the_given_axes():
+    figure, given = plt.subplots(1, 2)
+    returned = plotting.plot_learning_curves(HISTORY, axes=given)
+    assert list(returned) == list(given)
+    assert plt.get_fignums() == [figure.number]
+
+
+@every_figure
+def test_text_on_white_has_enough_contrast(draw):
+    axes = np.atleast_1d(draw())
+    figure = axes[0].figure
+    figure.canvas.draw()
+    cells = {text for ax in axes if ax.collections for text in ax.texts}
+    texts = [text for text in figure.findobj(plt.Text) if text.get_text().strip() and text not in cells]
+    assert texts
+    for text in texts:
+        assert plotting.contrast_ratio(text.get_color(), "white") >= READABLE, text
+
+
+@pytest.mark.parametrize("colour", [plotting.RIGHT_COLOUR, plotting.WRONG_COLOUR])
+def test_colours_of_titles_are_readable_on_white(colour):
+    assert plotting.contrast_ratio(colour, "white") >= READABLE
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ratio"),
+    [
+        ("white", "black", 21),
+        ("black", "white", 21),
+        ("red", "red", 1),
+        ("#767676", "white", 4.54),
+        ("#777777", "white", 4.48),
+        ("blue", "white", 8.59),
+        ("red", "white", 4.0),
+    ],
+)
+def test_the_contrast_ratio_is_that_of_the_guideline(first, second, ratio):
+    assert plotting.contrast_ratio(first, second) == pytest.approx(ratio, abs=0.006)
+
+
+def test_learning_curves_show_training_beside_validation():
+    accuracy, loss = plotting.plot_learning_curves(HISTORY)
+    for ax, name in ((accuracy, "accuracy"), (loss, "loss")):
+        training, validation = ax.lines
+        assert ax.get_title() == name.capitalize()
+        np.testing.assert_array_equal(training.get_xdata(), [1, 2, 3])
+        np.testing.assert_array_equal(training.get_ydata(), HISTORY[name])
+        np.testing.assert_array_equal(validation.get_ydata(), HISTORY[f"val_{name}"])
+        assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")
+    assert legend_labels(accuracy) == ["training", "validation"]
+    assert loss.get_ylim()[0] == 0
+    assert accuracy.yaxis.get_major_formatter()(0.5) == "50%"
+
+
+def test_one_epoch_is_still_a_curve():
+    accuracy, _ = plotting.plot_learning_curves({name: values[:1] for name, values in HISTORY.items()})
+    assert accuracy.lines[0].get_xdata().tolist() == [1]
+    assert accuracy.lines[0].get_marker() == "o"
+
+
+@pytest.mark.parametrize(("metric", "label"), [("accuracy", "50%"), ("loss", None)])
+def test_runs_are_a_solid_and_a_dashed_line_each(metric, label):
+    shorter = {name: values[:2] for name, values in HISTORY.items()}
+    ax = plotting.plot_runs({"first": HISTORY, "second": shorter}, metric=metric)
+    assert [line.get_label() for line in ax.lines] == [
+        "first, training",
+        "first, validation",
+        "second, training",
+        "second, validation",
+    ]
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--"] * 2
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), HISTORY[f"val_{metric}"])
+    np.testing.assert_array_equal(ax.lines[2].get_xdata(), [1, 2])
+    colours = [to_hex(line.get_color()) for line in ax.lines]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert ax.get_ylabel() == metric
+    assert label is None or ax.yaxis.get_major_formatter()(0.5) == label
+
+
+def test_the_confusion_matrix_counts_rows_of_truth_and_columns_of_prediction():
+    ax = plotting.plot_confusion_matrix(Y_TRUE, Y_PROB, NAMES)
+    assert [text.get_text() for text in ax.texts] == [str(count) for row in COUNTS for count in row]
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(NAMES)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(NAMES)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+
+
+def test_the_confusion_matrix_is_shaded_by_the_share_of_the_true_class():
+    ax = plotting.plot_confusion_matrix(Y_TRUE, Y_PROB, NAMES)
+    shares = np.asarray(ax.collections[0].get_array()).reshape(3, 3)
+    np.testing.assert_allclose(shares, [[0.5, 0.25, 0.25], [0, 1, 0], [0.5, 0, 0.5]])
+    assert ax.collections[0].get_clim() == (0, 1)
+
+
+def test_a_class_without_images_is_a_row_of_zeros():
+    ax = plotting.plot_confusion_matrix([0, 0], np.eye(3)[[0, 1]], NAMES)
+    assert [text.get_text() for text in ax.texts] == ["1", "1", "0"] + ["0"] * 6
+    assert np.isfinite(np.asarray(ax.collections[0].get_array())).all()
+
+
+@pytest.mark.parametrize("hits", range(0, 101, 10))
+def test_counts_are_readable_on_every_shade(hits):
+    y_true, predicted = np.zeros(100, int), np.where(np.arange(100) < hits, 0, 1)
+    ax = plotting.plot_confusion_matrix(y_true, np.eye(2)[predicted], NAMES[:2])
+    for text, colour in zip(ax.texts, ax.collections[0].get_facecolors(), strict=True):
+        assert plotting.contrast_ratio(text.get_color(), colour) >= READABLE
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(8, 6, 2), (6, 6, 1), (3, 6, 1), (8, 3, 3)])
+def test_a_grid_has_a_title_over_each_image_and_empty_places_blank(count, columns, rows):
+    titles = [f"image {index}" for index in range(count)]
+    axes = plotting.plot_image_grid(IMAGES[:count], titles, columns=columns)
+    assert [ax.get_title() for ax in axes] == titles
+    for ax, image in zip(axes, IMAGES, strict=False):
+        np.testing.assert_array_equal(ax.images[0].get_array(), image)
+    every_place = axes[0].figure.axes
+    assert len(every_place) == rows * columns
+    assert not any(ax.axison for ax in every_place)
+    assert not any(ax.images for ax in every_place[count:])
+
+
+def test_titles_of_a_grid_take_the_given_colours():
+    axes = plotting.plot_image_grid(IMAGES[:2], ["a", "b"], colours=["#112233", "#445566"])
+    assert [ax.title.get_color() for ax in axes] == ["#112233", "#445566"]
+
+
+def test_predictions_are_ticked_or_crossed_in_words_and_colour():
+    axes = plotting.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES)
+    assert axes[0].get_title() == "✓ daisy 90%\n"
+    assert axes[2].get_title() == "✗ rose 50%\ntrue: daisy"
+    assert axes[6].get_title() == "✗ daisy 60%\ntrue: tulip"
+    right = [ax.get_title().startswith("✓") for ax in axes]
+    assert right == [True, True, False, False, True, True, False, True]
+    colours = {True: plotting.RIGHT_COLOUR, False: plotting.WRONG_COLOUR}
+    assert [ax.title.get_color() for ax in axes] == [colours[value] for value in right]
+    assert plotting.RIGHT_COLOUR != plotting.WRONG_COLOUR
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_the_font_has_a_tick_and_a_cross():
+    plotting.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES)[0].figure.canvas.draw()
+
+
+def test_every_prediction_needs_its_target():
+    with pytest.raises(ValueError, match="zip"):
+        plotting.plot_prediction_grid(IMAGES, Y_TRUE[:-1], Y_PROB, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("metric", "heights"), [("recall", [0.5, 1, 0.5]), ("precision", [2 / 3, 2 / 3, 0.5]), ("f1", [4 / 7, 0.8, 0.5])]
+)
+def test_bars_are_as_high_as_the_metric_of_the_class(metric, heights):
+    ax = plotting.plot_per_class(metrics_by_model(), metric=metric)
+    assert bars(ax)["baseline"] == pytest.approx(heights)
+    assert bars(ax)["perfect"] == [1, 1, 1]
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(NAMES)
+    assert legend_labels(ax) == ["baseline", "perfect"]
+    assert ax.get_ylim() == (0, 1)
+    assert ax.get_ylabel().lower() == metric
+
+
+@pytest.mark.parametrize("models", [1, 2, 3])
+def test_bars_of_a_class_stand_side_by_side_around_its_tick(models):
+    result = metrics_by_model()["baseline"]
+    ax = plotting.plot_per_class({f"model {index}": result for index in range(models)})
+    for tick in range(3):
+        group = sorted((container[tick].get_x(), container[tick].get_width()) for container in ax.containers)
+        left, right = group[0][0], group[-1][0] + group[-1][1]
+        assert (left + right) / 2 == pytest.approx(tick)
+        assert right - left == pytest.approx(0.8)
+        for (x, width), (following, _) in itertools.pairwise(group):
+            assert x + width == pytest.approx(following)
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "texts", "right"),
+    [
+        ({"shallow": 0.4, "deep": 0.912}, True, ["40.0%", "91.2%"], 1),
+        ({"daisy": 764, "tulip": 1052}, False, ["764", "1,052"], 1052 * 1.12),
+    ],
+)
+def test_horizontal_bars_are_as_long_as_their_written_values(values, percent, texts, right):
+    ax = plotting.plot_bars(values, label="a measure", percent=percent)
+    assert [bar.get_width() for bar in ax.containers[0]] == list(values.values())
+    assert [text.get_text() for text in ax.texts] == texts
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(values)
+    assert ax.get_xlim() == pytest.approx((0, right))
+    assert ax.yaxis_inverted()
+    assert ax.get_xlabel() == "a measure"
+
+
+def test_a_comparison_places_each_accuracy_on_the_row_of_its_model():
+    ax = plotting.plot_comparison(POINTS)
+    published, recorded = ax.containers
+    assert (published.get_label(), recorded.get_label()) == ("published", "recorded")
+    above, below = (container.lines[0].get_xydata() for container in (published, recorded))
+    np.testing.assert_allclose(above[:, 0], [0.67, 0.88])
+    np.testing.assert_allclose(below[:, 0], [0.65, 0.9])
+    np.testing.assert_allclose(above[:, 1], [-0.1, 0.9])
+    np.testing.assert_allclose(below[:, 1], [0.1, 1.1])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["baseline", "frozen"]
+    assert ax.yaxis_inverted()
+
+
+def test_a_comparison_shows_intervals_where_there_are_any():
+    published, recorded = plotting.plot_comparison(POINTS).containers
+    widths = [
+        [segment[1, 0] - segment[0, 0] for segment in c.lines[2][0].get_segments()] for c in (published, recorded)
+    ]
+    assert widths[0] == [0, 0]
+    assert widths[1] == pytest.approx([0.04, 0.02])
+
+
+def test_reliability_is_accuracy_against_confidence_beside_the_diagonal():
+    ax = plotting.plot_reliability({"frozen": (Y_TRUE, Y_PROB), "again": (Y_TRUE, Y_PROB)})
+    diagonal, line, _ = ax.lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    table = metrics.reliability_table(Y_TRUE, Y_PROB, bins=10)
+    np.testing.assert_allclose(line.get_xdata(), table["confidence"])
+    np.testing.assert_allclose(line.get_ydata(), table["accuracy"])
+    assert legend_labels(ax) == ["perfect", "frozen", "again"]
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
+
+
+def test_the_style_sets_size_and_resolution_of_the_figures_that_follow():
+    figure, _ = plt.subplots()
+    assert figure.get_size_inches().tolist() == [plotting.WIDTH, 3.2]
+    assert figure.dpi == plotting.FIGURE_RESOLUTION
+    assert [to_hex(colour) for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"]] == plotting.PALETTE

@@ -10,7 +10,7 @@ from conftest import draw_flower, encode, write_archive
 from tlhelpers import build, records, settings
 
 CHAPTERS = build.list_chapters()
-LONGEST_CELL = 16
+LONGEST_CELL = 15
 PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from tlhelpers import devices, manifest, models, plotting, profiles, records, settings, studies
+from tlhelpers import devices, manifest, metrics, models, plotting, profiles, records, settings, studies
 
 RECORDED = "recorded runs on the real data"
 
@@ -79,6 +79,15 @@ class Chapter:
         )
         records.save_record(record)
         return record
+
+    def describe_recorded(self, model):
+        """The recorded accuracy of a model under this chapter's protocol: see `records.describe_recorded`."""
+        return records.describe_recorded(self.study.name, self.protocol, model)
+
+    def describe_confusions(self, record):
+        """The most frequent confusions of a record in words, such as "rose taken for tulip (9 photographs)"."""
+        confusions = metrics.top_confusions(record.y_true, record.y_prob, self.study.class_names)
+        return [f"{true} taken for {predicted} ({count} photographs)" for true, predicted, count in confusions]
 
     def load_runs_or_records(self, names):
         """This build's records of some models, or, where one is missing, the committed ones of the same seed.

@@ -4,6 +4,7 @@ import html
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from tlhelpers import devices, manifest, metrics, models, plotting, profiles, records, settings, studies
@@ -42,6 +43,18 @@ class Chapter:
     def rows(self, split):
         """The images of one split: see `manifest.rows_of`."""
         return manifest.rows_of(self.table, split)
+
+    def by_split(self, values):
+        """Cuts values that stand row by row as `table` into the splits.
+
+        Args:
+            values: array `(len(table), …)`, such as features or `table["target"]`.
+
+        Returns:
+            dict from `"train"`, `"validation"` and `"test"` to an array.
+        """
+        values = np.asanyarray(values)
+        return {split: values[self.rows(split).index] for split in manifest.SPLITS}
 
     def resume_folder(self, name):
         """Where an interrupted training called `name` keeps its state."""

@@ -22,6 +22,7 @@ NEAR_DUPLICATE_BITS = 8
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
 PROTOCOLS = ("published", "careful")
+SPLITS = ("train", "validation", "test")
 
 # Verdicts under which an image can be read. `converted` ones were written anew as upright 8-bit RGB;
 # `two_classes` ones, or duplicates of theirs, are filed under more than one class.
@@ -212,9 +213,8 @@ def rows_of(table, split):
     Raises:
         ValueError: when there is no such split.
     """
-    allowed = ["train", "validation", "test"]
-    if split not in allowed:
-        raise ValueError(f"A split is one of {allowed}. Received: split={split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"A split is one of {list(SPLITS)}. Received: split={split!r}")
     if split == "validation" and not (table["split"] == "validation").any():
         split = "test"
     return table[table["split"] == split]

@@ -229,3 +229,12 @@ def test_the_plain_form_of_a_chapter_is_one_row():
     text = repr(begin())
     assert len(text.splitlines()) == 2
     assert profiles.PROFILES["smoke"].images in text
+
+
+def test_by_split_cuts_rows_in_step_with_the_table(mirror):
+    chapter = chapters.begin_chapter("flowers", profile="smoke")
+    hashes = chapter.by_split(chapter.table["sha256"])
+    assert {split: list(values) for split, values in hashes.items()} == {
+        split: list(chapter.rows(split)["sha256"]) for split in ("train", "validation", "test")
+    }
+    assert sum(map(len, hashes.values())) == len(chapter.table)

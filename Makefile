@@ -22,15 +22,13 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --quiet --no-deps --editable .
-	$(BIN)/python -m ipykernel install --sys-prefix --name python3 2>/dev/null
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
 	touch $@
 
 book: $(READY) ## execute every chapter and build the site (PROFILE, PROTOCOL, SEED, ONLY)
 	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
-test: $(READY) ## lint, then run the tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest
 
 lint: $(READY) ## check code, formatting and that notebooks hold no outputs

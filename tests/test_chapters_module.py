@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import keras
 import matplotlib
@@ -213,7 +214,7 @@ def test_the_badge_says_what_the_page_was_run_on():
     badge = chapter._repr_html_()
     assert badge.startswith('<dl class="run-badge" aria-label=')
     assert badge.count("<dt>") == badge.count("<dd>") == 9
-    for text in ("<dd>careful</dd>", "<dd>3</dd>", "float32", "smoke (", "<dt>date</dt>"):
+    for text in ("<dd>careful (duplicates kept together", "<dd>3</dd>", "float32", "smoke (", "<dt>date</dt>"):
         assert text in badge
 
 
@@ -238,3 +239,24 @@ def test_by_split_cuts_rows_in_step_with_the_table(mirror):
         split: list(chapter.rows(split)["sha256"]) for split in ("train", "validation", "test")
     }
     assert sum(map(len, hashes.values())) == len(chapter.table)
+
+
+def test_errors_are_found_only_on_the_images_the_record_was_made_on(mirror):
+    chapter = chapters.begin_chapter("flowers", profile="smoke")
+    test = chapter.rows("test")
+    y_prob = np.full((len(test), 5), 0.1)
+    y_prob[np.arange(len(test)), test["target"]] = 0.6
+    y_prob[2] = np.roll(y_prob[2], 1)
+    record = SimpleNamespace(test_id=test["sha256"].to_numpy(), y_true=test["target"].to_numpy(), y_prob=y_prob)
+    errors = chapter.find_errors(record)
+    assert errors["sha256"].tolist() == [test["sha256"].iloc[2]]
+    assert errors["position"].tolist() == [2]
+    elsewhere = SimpleNamespace(**(vars(record) | {"test_id": np.array(["0" * 64] * len(test))}))
+    assert len(chapter.find_errors(elsewhere)) == 0
+
+
+def test_confusion_table_counts_what_the_figure_shows(mirror):
+    chapter = chapters.begin_chapter("flowers", profile="smoke")
+    record = SimpleNamespace(y_true=np.array([0, 0, 4]), y_prob=np.eye(5)[[0, 4, 4]])
+    table = chapter.confusion_table(record)
+    assert (table.loc["daisy", "daisy"], table.loc["daisy", "tulip"], table.loc["tulip", "tulip"]) == (1, 1, 1)

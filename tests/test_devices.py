@@ -153,7 +153,7 @@ def test_the_choices_are_one_row(kind, count, text):
     assert row["device"] == text
     assert row["memory"] == "12.7 GiB"
     assert row["precision"] == "float32 (because)"
-    assert (row["batch"], row["seed"]) == (32, 4)
+    assert (row["batch"], row["seed"]) == ({"CPU": 32, "GPU": 64}[kind], 4)
     assert row["profile"].startswith("smoke (")
 
 

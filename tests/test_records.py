@@ -238,7 +238,9 @@ def test_the_reproduction_table_quotes_and_compares(folder, tmp_path):
     for seed, wrong in enumerate((0, 1, 2)):
         records.save_record(make_record(seed=seed, wrong=wrong), folder)
     records.save_record(make_record(wrong=4, strategy="last6"), tmp_path / "runs")
-    table = records.reproduction_table("flowers", runs=tmp_path / "runs", recorded=folder)
+    table = records.reproduction_table(
+        "flowers", records.load_records("flowers", folder=tmp_path / "runs"), recorded=folder
+    )
     assert list(table.columns) == ["published", "recorded", "this build"]
     assert len(table) == 6
     assert table["published"].tolist() == ["67%", "88%", "91%"] * 2
@@ -253,7 +255,7 @@ def test_the_reproduction_table_quotes_and_compares(folder, tmp_path):
 
 
 def test_the_reproduction_table_stands_without_any_run(folder, tmp_path):
-    table = records.reproduction_table("flowers", protocols=["careful"], runs=tmp_path, recorded=folder)
+    table = records.reproduction_table("flowers", [], protocols=["careful"], recorded=folder)
     assert table["recorded"].tolist() == ["no recorded run yet"] * 3
     assert table["this build"].tolist() == ["not run in this build"] * 3
 

@@ -46,7 +46,7 @@ def forbid_reading(monkeypatch):
 
 @pytest.mark.usefixtures("small_batches")
 def test_features_are_what_predict_gives_row_by_row(network, table):
-    features = training.extract_features(network, table, SIDE)
+    features, _ = training.extract_features(network, table, SIDE)
     assert features.shape == (15, 4)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, predict(network, table), rtol=0, atol=1e-4)
@@ -59,7 +59,7 @@ def test_features_of_a_real_backbone_are_what_predict_gives(table):
     images = loaders.read_images(table, 96).astype("float32")
     settle_statistics(backbone, images)
     extractor = training.pooled(models.freeze(backbone))
-    features = training.extract_features(extractor, table, 96)
+    features, _ = training.extract_features(extractor, table, 96)
     expected = extractor.predict(images, verbose=0)
     assert expected.std() > 0.1
     np.testing.assert_allclose(features, expected, rtol=0, atol=1e-4)
@@ -68,8 +68,8 @@ def test_features_of_a_real_backbone_are_what_predict_gives(table):
 @pytest.mark.usefixtures("small_batches")
 def test_rows_of_features_follow_the_table(network, table):
     order = np.random.default_rng(0).permutation(15)
-    features = training.extract_features(network, table, SIDE)
-    shuffled = training.extract_features(network, table.iloc[order], SIDE)
+    features, _ = training.extract_features(network, table, SIDE)
+    shuffled, _ = training.extract_features(network, table.iloc[order], SIDE)
     np.testing.assert_allclose(shuffled, features[order], rtol=0, atol=1e-5)
 
 
@@ -77,21 +77,21 @@ def test_rows_of_features_follow_the_table(network, table):
 def test_feature_maps_keep_their_shape(table):
     model = build_network()
     maps = keras.Model(model.input, model.layers[-2].output)
-    features = training.extract_features(maps, table, SIDE)
+    features, _ = training.extract_features(maps, table, SIDE)
     assert features.shape == (15, 15, 15, 4)
     np.testing.assert_allclose(features, predict(maps, table), rtol=0, atol=1e-4)
 
 
 def test_a_second_call_reads_the_cache(network, table, monkeypatch):
-    first = np.array(training.extract_features(network, table, SIDE))
+    first = np.array(training.extract_features(network, table, SIDE)[0])
     forbid_reading(monkeypatch)
-    np.testing.assert_array_equal(training.extract_features(network, table, SIDE), first)
+    np.testing.assert_array_equal(training.extract_features(network, table, SIDE)[0], first)
 
 
 def test_a_network_built_anew_with_equal_weights_reads_the_cache(network, table, monkeypatch):
     training.extract_features(network, table, SIDE)
     forbid_reading(monkeypatch)
-    assert training.extract_features(build_network(), table, SIDE).shape == (15, 4)
+    assert training.extract_features(build_network(), table, SIDE)[0].shape == (15, 4)
 
 
 def change_weights(model, table):
@@ -131,15 +131,15 @@ def test_the_image_size_is_part_of_the_key(table, monkeypatch):
 
 
 def test_changed_weights_give_changed_features(network, table):
-    first = np.array(training.extract_features(network, table, SIDE))
-    second = training.extract_features(*change_statistics(network, table))
+    first = np.array(training.extract_features(network, table, SIDE)[0])
+    second, _ = training.extract_features(*change_statistics(network, table))
     assert np.abs(first - second).min() > 0.1
 
 
 def test_without_the_cache_nothing_is_written_or_read(network, table, monkeypatch):
-    features = training.extract_features(network, table, SIDE, cache=False)
+    features, _ = training.extract_features(network, table, SIDE, cache=False)
     assert not list(settings.home_folder().rglob("*"))
-    np.testing.assert_array_equal(training.extract_features(network, table, SIDE), features)
+    np.testing.assert_array_equal(training.extract_features(network, table, SIDE)[0], features)
     forbid_reading(monkeypatch)
     with pytest.raises(AssertionError, match="read again"):
         training.extract_features(network, table, SIDE, cache=False)
@@ -274,3 +274,35 @@ def test_a_folder_used_again_starts_anew(tmp_path):
     model, resumed = fit(tmp_path / "state", epochs=2)
     assert model.history.epoch == [0, 1]
     assert len(resumed.history["loss"]) == 2
+
+
+def test_the_seconds_of_the_first_computation_are_kept_with_the_features(network, table):
+    _, seconds = training.extract_features(network, table, SIDE)
+    assert seconds > 0
+    assert training.extract_features(network, table, SIDE)[1] == seconds
+
+
+@pytest.mark.parametrize(
+    ("rate", "dropout", "epochs"), [(0.01, 0.2, [2, 3]), (0.02, 0.2, [0, 1, 2, 3]), (0.01, 0.4, [0, 1, 2, 3])]
+)
+def test_an_interrupted_state_is_taken_up_only_by_the_same_model_and_optimiser(tmp_path, rate, dropout, epochs):
+    def build(rate, dropout):
+        layers = [keras.Input((3,)), keras.layers.Dropout(dropout), keras.layers.Dense(2)]
+        model = keras.Sequential(layers)
+        model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    inputs, targets = np.ones((8, 3), "float32"), np.zeros(8, int)
+    with pytest.raises(KeyboardInterrupt):
+        build(0.01, 0.2).fit(
+            inputs, targets, epochs=4, verbose=0, callbacks=[training.Resume(tmp_path / "state"), Stop()]
+        )
+    resume = training.Resume(tmp_path / "state")
+    run = build(rate, dropout).fit(inputs, targets, epochs=4, verbose=0, callbacks=[resume])
+    assert run.epoch == epochs
+    assert len(resume.history["loss"]) == 4

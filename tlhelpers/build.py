@@ -184,7 +184,10 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
     sources.prepare_images(studies.get_study("flowers"))
     chapters = list_chapters()
     selected = _select(chapters, only)
-    parameters = {"PROFILE": chosen.name, "PROTOCOL": protocol, "SEED": seed}
+    missing = [name for name in chapters if name not in selected and not (STAGING_FOLDER / name).is_file()]
+    if missing:
+        raise ChapterError(f"Some chapters were never executed: {missing}. Build the whole book once, without --only")
+    parameters = {"PROFILE": profile, "PROTOCOL": protocol, "SEED": seed}
     print(f"Profile {chosen.name} ({chosen.reason}); {len(selected)} of {len(chapters)} chapters to execute")
     for chapter in selected:
         source = settings.PROJECT_FOLDER / chapter

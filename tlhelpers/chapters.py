@@ -10,6 +10,10 @@ import pandas as pd
 from tlhelpers import devices, manifest, metrics, models, plotting, profiles, records, settings, studies
 
 RECORDED = "recorded runs on the real data"
+PROTOCOL_NOTES = {
+    "published": "as in the source, the test images also draw the validation curves; nothing is chosen by them",
+    "careful": "duplicates kept together; test images used once",
+}
 
 
 @dataclass(frozen=True)
@@ -130,37 +134,56 @@ class Chapter:
             record: Record, of this chapter's protocol and seed.
 
         Returns:
-            pandas.DataFrame. Rows of `table` with `position` (int, row of the record's arrays) and `confidence`.
+            pandas.DataFrame. Test rows of `table` with `position` (int, row of the record's arrays) and
+            `confidence`; no row when the record was made on another edition of the images.
         """
-        errors = pd.DataFrame(
-            {
-                "sha256": record.test_id,
-                "position": range(len(record.y_true)),
-                "confidence": record.y_prob.max(axis=1),
-                "wrong": record.y_prob.argmax(axis=1) != record.y_true,
-            }
+        test = self.rows("test")
+        if not np.array_equal(record.test_id, test["sha256"]):
+            return test.head(0).assign(position=0, confidence=0.0)
+        errors = test.assign(
+            position=range(len(test)),
+            confidence=record.y_prob.max(axis=1),
+            wrong=record.y_prob.argmax(axis=1) != record.y_true,
         )
-        rows = self.table.drop_duplicates("sha256").merge(errors[errors["wrong"]], on="sha256")
-        return rows.sort_values("confidence", ascending=False)
+        return errors[errors["wrong"]].sort_values("confidence", ascending=False)
 
     def load_runs(self):
-        """This build's records under this chapter's protocol and seed, by model name.
+        """This build's records under this chapter's protocol, profile and seed, by model name.
 
         Returns:
             dict from `<network>-<strategy>` to Record.
         """
-        return self._of_this_seed(settings.runs_folder())
+        return {record.model: record for record in self.load_live_records() if record.protocol == self.protocol}
+
+    def load_live_records(self):
+        """This build's records under this chapter's profile and seed, whatever the protocol.
+
+        Returns:
+            list of Record.
+        """
+        found = records.load_records(self.study.name, folder=settings.runs_folder())
+        return [record for record in found if (record.profile, record.seed) == (self.profile.name, self.seed)]
+
+    def confusion_table(self, record):
+        """Counts of true class (rows) against predicted class (columns), for those who cannot see the figure.
+
+        Args:
+            record: Record.
+
+        Returns:
+            pandas.DataFrame.
+        """
+        names = np.asarray(self.study.class_names)
+        true, predicted = names[record.y_true], names[record.y_prob.argmax(axis=1)]
+        return pd.crosstab(pd.Series(true, name="true"), pd.Series(predicted, name="predicted"))
 
     def _load_recorded(self):
-        return self._of_this_seed(settings.records_folder())
-
-    def _of_this_seed(self, folder):
-        found = records.load_records(self.study.name, folder=folder, protocol=self.protocol)
+        found = records.load_records(self.study.name, protocol=self.protocol)
         return {record.model: record for record in found if record.seed == self.seed}
 
     def _repr_html_(self):
         row = devices.describe_choices(self.profile, self.device).iloc[0]
-        facts = {**row, "protocol": self.protocol, "date": records.today()}
+        facts = {**row, "protocol": f"{self.protocol} ({PROTOCOL_NOTES[self.protocol]})", "date": records.today()}
         cells = (f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
         return f'<dl class="run-badge" aria-label="What this page was run on">{"".join(cells)}</dl>'
 

@@ -8,7 +8,7 @@ import psutil
 
 MIXED_PRECISION_CAPABILITY = (7, 0)
 CPU_BATCH_SIZE = 32
-GPU_BATCH_SIZE = 32
+GPU_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)

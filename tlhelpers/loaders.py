@@ -106,7 +106,8 @@ def read_images(table, image_size):
     Returns:
         uint8 array `(len(table), image_size, image_size, 3)` in 0..255.
     """
-    return np.stack([read_image(path, image_size).numpy() for path in table["path"]])
+    images = [read_image(path, image_size).numpy() for path in table["path"]]
+    return np.stack(images) if images else np.empty((0, image_size, image_size, 3), np.uint8)
 
 
 def augment_image(image, seed, *, image_size):

@@ -153,11 +153,13 @@ def plot_image_grid(images, titles, *, columns=6, colours=None):
     Returns:
         array of Axes, one per image.
     """
-    rows = -(-len(images) // columns)
+    rows = max(1, -(-len(images) // columns))
     _, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.5 * rows), squeeze=False)
     colours = colours or ["0.15"] * len(images)
     for axis in axes.flat:
         axis.set_axis_off()
+    if len(images) == 0:
+        axes.flat[0].text(0, 0.5, "nothing to show", transform=axes.flat[0].transAxes)
     for axis, image, title, colour in zip(axes.flat, images, titles, colours, strict=False):
         axis.imshow(image)
         axis.set_title(title, color=colour, fontsize=8, fontweight="normal")
@@ -260,7 +262,7 @@ def plot_comparison(points, *, ax=None):
         ax.errorbar(
             rows["accuracy"],
             places,
-            xerr=rows["half_width"].fillna(0),
+            xerr=rows["half_width"],
             fmt="osD^v"[index % 5],
             color=PALETTE[index],
             capsize=3,
@@ -288,7 +290,7 @@ def plot_reliability(predictions, *, ax=None):
         _, ax = plt.subplots(figsize=(4.4, 3.8))
     ax.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="perfect")
     for index, (label, (y_true, y_prob)) in enumerate(predictions.items()):
-        table = metrics.reliability_table(y_true, y_prob, bins=10)
+        table = metrics.reliability_table(y_true, y_prob)
         ax.plot(table["confidence"], table["accuracy"], marker="osD"[index % 3], color=PALETTE[index], label=label)
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     for axis in (ax.xaxis, ax.yaxis):

@@ -197,20 +197,20 @@ def summarise(records, metric="accuracy"):
     return pd.DataFrame(list(summary.values()), index=index, columns=["mean", "half_width", "seeds"])
 
 
-def reproduction_table(study, *, protocols=("published", "careful"), runs=None, recorded=None):
+def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=None):
     """The book's spine: published, recorded on the real data, this build.
 
     Args:
         study: str. The study's name.
+        runs: list of Record. This build's.
         protocols: sequence of str.
-        runs: Path or None. This build's runs; None means the runs folder.
         recorded: Path or None. The recorded runs; None means the committed ones.
 
     Returns:
         pandas.DataFrame of str, indexed by protocol and model, with the columns `published`, `recorded`, `this build`.
     """
     recorded_summary = summarise(load_records(study, folder=recorded))
-    live_summary = summarise(load_records(study, folder=runs or settings.runs_folder()))
+    live_summary = summarise(runs)
     rows = {}
     for protocol in protocols:
         for row in studies.published_numbers(study)["models"]:

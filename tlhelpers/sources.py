@@ -252,9 +252,15 @@ def _cached_file(name):
 
 
 def _download_from_kaggle(study):
+    """The folder kagglehub keeps a data set in; noted down, since kagglehub itself asks the network where it is."""
+    note = settings.home_folder() / "downloads" / f"kaggle-{study.name}.txt"
+    if note.is_file() and (folder := Path(note.read_text(encoding="utf-8"))).is_dir():
+        return folder
     import kagglehub
 
-    return Path(kagglehub.dataset_download(study.kaggle))
+    folder = kagglehub.dataset_download(study.kaggle)
+    files.write_text(note, folder)
+    return Path(folder)
 
 
 def _download_from_mirror(base, name):

@@ -90,7 +90,8 @@ def published_model(study, model):
         model: str. `<network>-<strategy>`.
 
     Returns:
-        dict with `network`, `strategy`, `label`, `accuracy`, and `trainable_parameters` where the source gives them.
+        dict with `network`, `strategy`, `label`, `accuracy`, and `trainable_parameters` (str, as quoted) where
+        the source gives them.
 
     Raises:
         ValueError: when the source published no such model.

@@ -27,17 +27,22 @@ def extract_features(model, table, image_size, *, cache=True):
         cache: bool. Whether to keep the features on disk and use those kept before.
 
     Returns:
-        float32 array `(len(table), …)`, row by row as `table`.
+        tuple of a float32 array `(len(table), …)`, row by row as `table`, and the wall-clock seconds its
+        computation took, now or when it was kept.
     """
     path = settings.home_folder() / "features" / f"{_feature_key(model, table, image_size)}.npy"
     if cache and path.is_file():
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        seconds = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return np.load(path, mmap_mode="r", allow_pickle=False), seconds
+    started = time.perf_counter()
     dataset = loaders.load_dataset(table, image_size, batch_size=EXTRACTION_BATCH, cache="none")
     features = _predict(model, dataset, len(table))
+    seconds = time.perf_counter() - started
     if cache:
+        files.write_text(path.with_suffix(".json"), json.dumps(seconds))
         with files.atomic_file(path) as temporary:
             np.save(temporary, features, allow_pickle=False)
-    return features
+    return features, seconds
 
 
 def pooled(backbone):
@@ -70,6 +75,7 @@ def predict_probabilities(model, inputs):
 class Resume(keras.callbacks.BackupAndRestore):
     """Lets a killed `fit` go on after its last finished epoch, with the whole history.
 
+    A state that another model or optimiser left is not taken up.
     Pass it as a callback; after `fit`, `history` holds every epoch, those before the interruption too, and
     `seconds` the time spent in all of them.
 
@@ -86,9 +92,12 @@ class Resume(keras.callbacks.BackupAndRestore):
 
     def on_train_begin(self, logs=None):
         """Reads what an interrupted run left."""
-        if self._log_path.is_file():
-            state = json.loads(self._log_path.read_text(encoding="utf-8"))
+        self._fingerprint = _fingerprint(self.model)
+        state = json.loads(self._log_path.read_text(encoding="utf-8")) if self._log_path.is_file() else {}
+        if state.get("fingerprint") == self._fingerprint:
             self.history, self.seconds = state["history"], state["seconds"]
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
         super().on_train_begin(logs)
         self._started = time.perf_counter()
 
@@ -99,7 +108,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         now = time.perf_counter()
         self.seconds += now - self._started
         self._started = now
-        state = {"history": self.history, "seconds": self.seconds}
+        state = {"history": self.history, "seconds": self.seconds, "fingerprint": self._fingerprint}
         files.write_text(self._log_path, json.dumps(state))
         super().on_epoch_end(epoch, logs)
 
@@ -138,6 +147,22 @@ def _predict(model, dataset, count):
         features[start : start + len(batch)] = batch
         start += len(batch)
     return features
+
+
+def _fingerprint(model):
+    """Names a model and how it is trained: layers, settings, optimiser; not the names Keras makes up."""
+    facts = [_facts_of_layer(model), _without_name(model.optimizer.get_config())]
+    return files.sha256_of_text(json.dumps(facts, default=str, sort_keys=True))
+
+
+def _facts_of_layer(layer):
+    inner = [_facts_of_layer(part) for part in getattr(layer, "layers", [])]
+    config = {} if inner else _without_name(layer.get_config())
+    return [type(layer).__name__, layer.trainable, config, inner]
+
+
+def _without_name(config):
+    return {key: value for key, value in config.items() if key != "name"}
 
 
 def _feature_key(model, table, image_size):

@@ -31,15 +31,15 @@ def extract_features(model, table, image_size, *, cache=True):
         computation took, now or when it was kept.
     """
     path = settings.home_folder() / "features" / f"{_feature_key(model, table, image_size)}.npy"
-    if cache and path.is_file():
-        seconds = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return np.load(path, mmap_mode="r", allow_pickle=False), seconds
+    note = path.with_suffix(".json")
+    if cache and path.is_file() and note.is_file():
+        return np.load(path, mmap_mode="r", allow_pickle=False), json.loads(note.read_text(encoding="utf-8"))
     started = time.perf_counter()
     dataset = loaders.load_dataset(table, image_size, batch_size=EXTRACTION_BATCH, cache="none")
     features = _predict(model, dataset, len(table))
     seconds = time.perf_counter() - started
     if cache:
-        files.write_text(path.with_suffix(".json"), json.dumps(seconds))
+        files.write_text(note, json.dumps(seconds))
         with files.atomic_file(path) as temporary:
             np.save(temporary, features, allow_pickle=False)
     return features, seconds

@@ -14,34 +14,18 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from tlhelpers import studies
+from tlhelpers import garden, studies
 
-CLASS_COLOURS = {
-    "daisy": (230, 230, 230),
-    "dandelion": (240, 200, 30),
-    "rose": (200, 30, 50),
-    "sunflower": (250, 150, 10),
-    "tulip": (170, 60, 200),
-}
+CLASS_NAMES = tuple(sorted(garden.TARGETS))
 
 
 def draw_flower(label, index, size=72):
-    """A blob in the colour of its class on a noisy ground: uint8 array `(size, size, 3)`."""
-    rng = np.random.default_rng([sorted(CLASS_COLOURS).index(label), index])
-    image = rng.integers(0, 120, (size, size, 3)).astype(float)
-    # Coarse random patches make every picture differ to a perceptual hash.
-    patches = rng.uniform(-60, 60, (9, 9, 1))
-    image += np.kron(patches, np.ones((size // 9, size // 9, 1)))
-    rows, columns = np.mgrid[:size, :size]
-    centre, radius = rng.uniform(0.35, 0.65, 2) * size, rng.uniform(0.15, 0.35) * size
-    blob = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2
-    image[blob] = CLASS_COLOURS[label] + rng.normal(0, 12, (blob.sum(), 3))
-    return np.clip(image, 0, 255).astype(np.uint8)
+    """A drawn flower: uint8 array `(size, size, 3)`."""
+    return garden.draw_flower(label, 0, index, size)
 
 
 def encode(pixels, image_format="JPEG", **options):
@@ -54,7 +38,7 @@ def encode(pixels, image_format="JPEG", **options):
 def write_archive(path, *, per_class=8, extra=None, prefix="flowers"):
     """A ZIP in the layout of the flower archive; `extra` maps further member names to bytes."""
     with zipfile.ZipFile(path, "w") as archive:
-        for label in CLASS_COLOURS:
+        for label in CLASS_NAMES:
             for index in range(per_class):
                 archive.writestr(f"{prefix}/{label}/{index:04d}.jpg", encode(draw_flower(label, index)))
         for name, content in (extra or {}).items():
@@ -119,7 +103,7 @@ def mirror(tmp_path, monkeypatch):
 def table(tmp_path):
     """Fifteen written JPEG files, three per class, with the columns that readers of images use."""
     rows = []
-    for target, label in enumerate(sorted(CLASS_COLOURS)):
+    for target, label in enumerate(sorted(CLASS_NAMES)):
         for index in range(3):
             path = tmp_path / f"{label} {index} ü.jpg"
             path.write_bytes(encode(draw_flower(label, index)))

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CLASS_COLOURS, draw_flower, encode, write_archive
+from conftest import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
 from tlhelpers import files, manifest, settings, sources
@@ -259,7 +259,7 @@ def test_manifest_points_to_the_converted_copy(tmp_path):
 
 
 def test_unreadable_files_stay_in_the_manifest_and_out_of_the_splits(tmp_path, flowers):
-    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_COLOURS for i in range(10)}
+    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_NAMES for i in range(10)}
     table = build(tmp_path, pictures | {"rose/x.jpg": b"", "tulip/x.jpg": NOISE}, flowers.class_names)
     assert table.loc[["rose/x.jpg", "tulip/x.jpg"], "verdict"].tolist() == ["empty", "not_an_image"]
     for protocol in manifest.PROTOCOLS:
@@ -334,7 +334,7 @@ def test_unreadable_files_are_grouped_by_their_bytes_alone():
 @pytest.fixture
 def two_classes(tmp_path, flowers):
     """A manifest in which one rose is also filed, re-encoded, under the tulips."""
-    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_COLOURS for i in range(10)}
+    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_NAMES for i in range(10)}
     return build(tmp_path, pictures | {"tulip/copy.jpg": encode(ROSE, quality=60)}, flowers.class_names)
 
 
@@ -404,7 +404,7 @@ def test_careful_fold_keeps_groups_together_and_has_its_shares(small, flowers, s
     assert shares["train"] == pytest.approx(0.7, abs=0.02)
     for part in ("train", "validation", "test"):
         mix = table.loc[table["split"] == part, "label"].value_counts(normalize=True)
-        np.testing.assert_allclose(mix[list(CLASS_COLOURS)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
+        np.testing.assert_allclose(mix[list(CLASS_NAMES)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
 
 
 @pytest.mark.parametrize("per_class", [5, 8, 9])

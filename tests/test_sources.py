@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
-from conftest import CLASS_COLOURS, write_archive
+from conftest import CLASS_NAMES, write_archive
 
 from tlhelpers import files, models, settings, sources
 from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
@@ -96,7 +96,7 @@ def website(monkeypatch):
         thread.join()
 
 
-def pack(path, *, labels=tuple(CLASS_COLOURS), prefix="flowers/", extra=(), compression=zipfile.ZIP_STORED):
+def pack(path, *, labels=CLASS_NAMES, prefix="flowers/", extra=(), compression=zipfile.ZIP_STORED):
     """A ZIP with one file per class, which no one decodes here; `extra` are pairs of name or ZipInfo, and bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -259,7 +259,7 @@ def test_compression_bomb_is_refused(provide, tmp_path, flowers):
 def test_archive_that_unpacks_to_too_much_is_refused(provide, archive_bytes, flowers, monkeypatch):
     monkeypatch.setattr(sources, "MAX_EXTRACTED_BYTES", 1000)
     provide(archive_bytes)
-    total = sum(len(f"a {label}") * 50 for label in CLASS_COLOURS)
+    total = sum(len(f"a {label}") * 50 for label in CLASS_NAMES)
     with pytest.raises(BadArchiveError, match=f"at most 1,000 bytes here. Received: {total:,} in "):
         prepare_images(flowers)
     assert extracted() == []

@@ -1,0 +1,68 @@
+"""Drawn flowers: the same for a seed and an index, different for any other, and what their species says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tlhelpers import garden
+
+NAMES = sorted(garden.TARGETS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_and_index_draw_the_same_picture(name):
+    first, again = (garden.draw_flower(name, 3, 7) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first.shape, first.dtype) == ((96, 96, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("seed", "index"), [(3, 8), (4, 7)])
+def test_another_seed_or_index_draws_another_picture(seed, index):
+    assert not np.array_equal(garden.draw_flower("rose", 3, 7), garden.draw_flower("rose", seed, index))
+
+
+def test_species_do_not_share_pictures():
+    pictures = [garden.draw_flower(name, 0, 0) for name in NAMES]
+    assert len({picture.tobytes() for picture in pictures}) == len(NAMES)
+
+
+@pytest.mark.parametrize("size", [28, 64, 160])
+def test_picture_has_the_size_asked_for(size):
+    assert garden.draw_flower("tulip", 0, 0, size).shape == (size, size, 3)
+
+
+def test_pictures_vary_in_light_and_colour():
+    pictures = np.stack([garden.draw_flower("daisy", 0, index, 32) for index in range(40)])
+    assert pictures.mean(axis=(1, 2, 3)).std() > 15
+    assert pictures.mean(axis=(1, 2)).std(axis=0).min() > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "brighter", "darker"), [("sunflower", 0, 2), ("dandelion", 1, 2)], ids=["red over blue", "green over blue"]
+)
+def test_yellow_flowers_are_yellow_at_their_brightest(name, brighter, darker):
+    flower = dataclasses.replace(garden.TARGETS[name], forms={"rays": 1})
+    pictures = np.stack([garden.draw_flower(flower, 0, index, 48) for index in range(30)]).astype(float)
+    yellow = (pictures[..., 0] + pictures[..., 1]) / 2 - pictures[..., 2]
+    brightest = pictures.reshape(30, -1, 3)[np.arange(30), yellow.reshape(30, -1).argmax(axis=1)]
+    assert (brightest[:, brighter] > brightest[:, darker] + 40).mean() > 0.9
+
+
+def test_made_up_species_are_the_same_for_a_seed_and_never_a_target():
+    species = [garden.draw_species(0, index) for index in range(200)]
+    assert species == [garden.draw_species(0, index) for index in range(200)]
+    assert len({one.name for one in species}) == 200
+    assert not {one.name for one in species} & set(NAMES)
+    assert {form for one in species for form in one.forms} == set(garden.FORMS)
+
+
+def test_every_made_up_species_can_be_drawn():
+    for index in range(40):
+        picture = garden.draw_flower(garden.draw_species(1, index), 0, index, 32)
+        assert picture.std() > 2
+
+
+def test_unknown_target_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"one of \['daisy', .*Received: species='orchid'"):
+        garden.draw_flower("orchid", 0, 0)

@@ -77,7 +77,7 @@ def test_only_tensorflows_startup_messages_are_dropped():
 @pytest.fixture
 def plan(monkeypatch):
     """Notes what would be executed and built instead of doing it."""
-    done = SimpleNamespace(executed=[], sites=0)
+    done = SimpleNamespace(executed=[], sites=0, weights=[])
 
     def execute(source, destination, parameters):
         done.executed.append((source.name, parameters))
@@ -91,6 +91,7 @@ def plan(monkeypatch):
     monkeypatch.setattr(build, "stage_source", lambda chapters: None)
     monkeypatch.setattr(build, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
+    monkeypatch.setattr(sources, "find_weights", lambda name: done.weights.append(name))
     return done
 
 
@@ -124,6 +125,21 @@ def test_book_without_photographs_stops_before_any_chapter_and_names_the_ways(pl
 
 def _refuse(study):
     raise OSError("no network")
+
+
+def test_book_without_weights_stops_before_any_chapter(plan, mirror, monkeypatch, capsys):
+    def refuse(name):
+        raise sources.MissingDataError(f"{name} is nowhere to be found")
+
+    monkeypatch.setattr(sources, "find_weights", refuse)
+    assert build.main(["book"]) == 1
+    assert "_1.0_224_no_top.h5 is nowhere to be found" in capsys.readouterr().err
+    assert plan.executed == []
+
+
+def test_book_with_random_weights_asks_for_none(plan, mirror):
+    build.build_book(profile="smoke")
+    assert plan.weights == []
 
 
 @pytest.mark.parametrize(

@@ -551,9 +551,9 @@ def test_missing_weights_are_answered_with_three_ways_to_provide_them(monkeypatc
 def test_weights_come_over_http_and_stay_in_the_cache(website, random_weights, monkeypatch):
     content = random_weights[1].read_bytes()
     website.pages = {f"weights/{WEIGHTS}": content, "SHA256SUMS": checksums_of(content, f"weights/{WEIGHTS}")}
-    assert sources._find_weights(WEIGHTS) == cache(WEIGHTS)
+    assert sources.find_weights(WEIGHTS) == cache(WEIGHTS)
     monkeypatch.delenv("TLHELPERS_MIRROR")
-    assert sources._find_weights(WEIGHTS) == cache(WEIGHTS)
+    assert sources.find_weights(WEIGHTS) == cache(WEIGHTS)
     assert website.requests == ["SHA256SUMS", f"weights/{WEIGHTS}"]
 
 

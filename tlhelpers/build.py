@@ -182,6 +182,8 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
     chosen = profiles.choose_profile(profile)
     manifest.check_protocol(protocol, seed)
     sources.prepare_images(studies.get_study("flowers"))
+    if chosen.weights:
+        sources.find_weights(sources.WEIGHT_FILES["mobilenetv2_100"])
     chapters = list_chapters()
     selected = _select(chapters, only)
     missing = [name for name in chapters if name not in selected and not (STAGING_FOLDER / name).is_file()]

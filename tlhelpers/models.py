@@ -12,13 +12,13 @@ BACKBONES = {
     "mobilenetv2_100": {
         "builder": keras.applications.MobileNetV2,
         "alpha": 1.0,
-        "file": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        "file": sources.WEIGHT_FILES["mobilenetv2_100"],
         "width": 1280,
     },
     "mobilenetv2_035": {
         "builder": keras.applications.MobileNetV2,
         "alpha": 0.35,
-        "file": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+        "file": sources.WEIGHT_FILES["mobilenetv2_035"],
         "width": 1280,
     },
 }

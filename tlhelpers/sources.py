@@ -26,15 +26,16 @@ pooch.get_logger().setLevel("WARNING")
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 
+WEIGHT_FILES = {
+    "mobilenetv2_100": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+    "mobilenetv2_035": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+}
+
 # SHA-256 over the arrays of the ImageNet weights in layer order (float32, little-endian),
 # so that the same weights are recognised in any container.
 WEIGHTS_SHA256 = {
-    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5": (
-        "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"
-    ),
-    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5": (
-        "cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7"
-    ),
+    WEIGHT_FILES["mobilenetv2_100"]: ("c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"),
+    WEIGHT_FILES["mobilenetv2_035"]: ("cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7"),
 }
 
 
@@ -196,6 +197,34 @@ def find_image_folder(folder, study):
     )
 
 
+def find_weights(name):
+    """Asks the mirror, the cache and upstream for a weight file.
+
+    Args:
+        name: str. The upstream file name of the weights.
+
+    Returns:
+        Path.
+
+    Raises:
+        MissingDataError: when no source has it; the message names the ways to provide it.
+        BadArchiveError: when the mirror's copy does not match its checksum.
+    """
+    found = fetch_from_mirror(f"weights/{name}") or _cached_file(name)
+    if found:
+        return found
+    destination = settings.home_folder() / "downloads" / name
+    try:
+        return _download(WEIGHTS_URL + name, destination)
+    except OSError as error:
+        raise MissingDataError(
+            f"The ImageNet weights {name} are nowhere to be found ({error}). Provide them in one of these ways:\n"
+            f"  - connect to the internet: they come from {WEIGHTS_URL}\n"
+            "  - set TLHELPERS_MIRROR to a folder or URL that holds them under weights/\n"
+            f"  - put the file into {destination.parent}"
+        ) from error
+
+
 def load_backbone_weights(backbone, name):
     """Loads pretrained weights into a backbone and checks that they are the official ones.
 
@@ -207,7 +236,7 @@ def load_backbone_weights(backbone, name):
         MissingDataError: when no source has the file.
         BadArchiveError: when the file is damaged or holds other weights.
     """
-    path = _find_weights(name)
+    path = find_weights(name)
     try:
         backbone.load_weights(str(path))
     except (OSError, ValueError, KeyError) as error:
@@ -228,22 +257,6 @@ def digest_of_weights(model):
     for array in model.get_weights():
         digest.update(array.astype("<f4").tobytes())
     return digest.hexdigest()
-
-
-def _find_weights(name):
-    found = fetch_from_mirror(f"weights/{name}") or _cached_file(name)
-    if found:
-        return found
-    destination = settings.home_folder() / "downloads" / name
-    try:
-        return _download(WEIGHTS_URL + name, destination)
-    except OSError as error:
-        raise MissingDataError(
-            f"The ImageNet weights {name} are nowhere to be found ({error}). Provide them in one of these ways:\n"
-            f"  - connect to the internet: they come from {WEIGHTS_URL}\n"
-            "  - set TLHELPERS_MIRROR to a folder or URL that holds them under weights/\n"
-            f"  - put the file into {destination.parent}"
-        ) from error
 
 
 def _cached_file(name):

@@ -75,7 +75,7 @@ def test_only_tensorflows_startup_messages_are_dropped():
 
 
 @pytest.fixture
-def plan(monkeypatch):
+def plan(monkeypatch, tmp_path):
     """Notes what would be executed and built instead of doing it."""
     done = SimpleNamespace(executed=[], sites=0, weights=[])
 
@@ -87,6 +87,7 @@ def plan(monkeypatch):
         done.sites += 1
         return "index.html"
 
+    monkeypatch.setattr(build, "STAGING_FOLDER", tmp_path / "staged")
     monkeypatch.setattr(build, "execute_chapter", execute)
     monkeypatch.setattr(build, "stage_source", lambda chapters: None)
     monkeypatch.setattr(build, "build_site", build_site)
@@ -105,8 +106,18 @@ def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, m
 
 
 def test_only_some_chapters_can_be_executed_anew(plan, mirror):
+    for chapter in build.list_chapters():
+        staged = build.STAGING_FOLDER / chapter
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        staged.touch()
     build.build_book(only=["03", "05"])
     assert [name[:2] for name, _ in plan.executed] == ["03", "05"]
+
+
+def test_some_chapters_alone_are_refused_before_the_first_whole_build(plan, mirror):
+    with pytest.raises(build.ChapterError, match=r"never executed: \['book/01_.*without --only"):
+        build.build_book(only=["05"])
+    assert plan.executed == []
 
 
 def test_unknown_chapter_names_the_known_ones(plan, mirror):

@@ -154,7 +154,8 @@ def plot_image_grid(images, titles, *, columns=6, colours=None):
         array of Axes, one per image.
     """
     rows = max(1, -(-len(images) // columns))
-    _, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.5 * rows), squeeze=False)
+    height = WIDTH / columns + (0.35 if any(titles) else 0.05)
+    _, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False)
     colours = colours or ["0.15"] * len(images)
     for axis in axes.flat:
         axis.set_axis_off()

@@ -314,7 +314,7 @@ def _cell(summary, key, otherwise):
         return otherwise
     row = summary.loc[key]
     if np.isnan(row["half_width"]):
-        return f"{row['mean']:.1%}"
+        return f"{row['mean']:.1%} (1 seed)"
     return f"{row['mean']:.1%} ± {row['half_width'] * 100:.1f} ({row['seeds']:.0f} seeds)"
 
 

@@ -247,7 +247,7 @@ def test_the_reproduction_table_quotes_and_compares(folder, tmp_path):
     frozen = table.loc["careful", "MobileNetV2, frozen"]
     assert frozen.tolist() == ["88%", "90.0% ± 24.8 (3 seeds)", "not run in this build"]
     last = table.loc["careful", "MobileNetV2, last six layers"]
-    assert last.tolist() == ["91%", "no recorded run yet", "60.0%"]
+    assert last.tolist() == ["91%", "no recorded run yet", "60.0% (1 seed)"]
     assert table.loc["published", "MobileNetV2, frozen"].tolist()[1:] == [
         "no recorded run yet",
         "not run in this build",
@@ -264,7 +264,7 @@ def test_a_recorded_model_is_described_as_in_the_table(folder):
     save_several(folder)
     model = "mobilenetv2_100-frozen"
     assert records.describe_recorded("flowers", "careful", model, folder=folder) == "90.0% ± 0.0 (2 seeds)"
-    assert records.describe_recorded("flowers", "published", model, folder=folder) == "90.0%"
+    assert records.describe_recorded("flowers", "published", model, folder=folder) == "90.0% (1 seed)"
     assert records.describe_recorded("flowers", "careful", "baseline_cnn-scratch", folder=folder) == records.NO_RECORD
 
 

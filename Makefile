@@ -48,4 +48,4 @@ records: $(READY) ## train the recorded runs on the real photographs (PROTOCOL, 
 	$(BIN)/python -m tlhelpers.build records --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS)
 
 clean: ## remove what was built
-	rm -rf _build .pytest_cache .ruff_cache
+	rm -rf _build .pytest_cache .ruff_cache book/.ruff_cache

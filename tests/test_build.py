@@ -194,3 +194,15 @@ def test_recording_skips_what_is_recorded(plan, tmp_path, monkeypatch):
 def test_recorded_chapters_exist():
     assert set(build.RECORDED_CHAPTERS) <= set(build.list_chapters())
     assert "full" in profiles.PROFILES
+
+
+def test_staging_copies_what_the_site_reads_and_nothing_hidden(monkeypatch, tmp_path):
+    project = tmp_path / "project"
+    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/.cache/x", "book/_static/book.css"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", project)
+    monkeypatch.setattr(build, "STAGING_FOLDER", tmp_path / "staged")
+    build.stage_source(["book/01.ipynb"])
+    staged = {str(path.relative_to(tmp_path / "staged")) for path in (tmp_path / "staged").rglob("*") if path.is_file()}
+    assert staged == {"_config.yml", "_toc.yml", "book/index.md", "book/_static/book.css"}

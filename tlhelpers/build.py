@@ -141,7 +141,8 @@ def stage_source(chapters):
         _copy(settings.PROJECT_FOLDER / name, STAGING_FOLDER / name)
     for path in sorted((settings.PROJECT_FOLDER / "book").rglob("*")):
         relative = path.relative_to(settings.PROJECT_FOLDER)
-        if path.is_file() and str(relative) not in chapters and "checkpoint" not in str(relative):
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.is_file() and not hidden and str(relative) not in chapters:
             _copy(path, STAGING_FOLDER / relative)
 
 

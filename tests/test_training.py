@@ -58,7 +58,7 @@ def test_features_of_a_real_backbone_are_what_predict_gives(table):
     backbone = models.build_backbone("mobilenetv2_035", 96, weights=None)
     images = loaders.read_images(table, 96).astype("float32")
     settle_statistics(backbone, images)
-    extractor = training.pooled(models.freeze(backbone))
+    extractor = models.pooled(models.freeze(backbone))
     features, _ = training.extract_features(extractor, table, 96)
     expected = extractor.predict(images, verbose=0)
     assert expected.std() > 0.1
@@ -154,7 +154,7 @@ def test_an_extraction_broken_off_leaves_no_cache(network, table):
 
 def test_pooling_averages_the_map():
     backbone = models.build_backbone("mobilenetv2_035", 64, weights=None)
-    extractor = training.pooled(backbone)
+    extractor = models.pooled(backbone)
     assert extractor.output_shape == (None, 1280)
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     expected = keras.ops.convert_to_numpy(backbone(images)).mean(axis=(1, 2))

@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "connect",
             "count_parameters",
             "freeze",
+            "pooled",
             "split_backbone",
             "unfreeze",
         ],
@@ -63,6 +64,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
         "studies": ["get_study", "published_model", "published_numbers"],
-        "training": ["Resume", "extract_features", "pooled", "predict_probabilities"],
+        "training": ["Resume", "extract_features", "predict_probabilities"],
     },
 )

@@ -13,13 +13,11 @@ BACKBONES = {
         "builder": keras.applications.MobileNetV2,
         "alpha": 1.0,
         "file": sources.WEIGHT_FILES["mobilenetv2_100"],
-        "width": 1280,
     },
     "mobilenetv2_035": {
         "builder": keras.applications.MobileNetV2,
         "alpha": 0.35,
         "file": sources.WEIGHT_FILES["mobilenetv2_035"],
-        "width": 1280,
     },
 }
 
@@ -124,6 +122,19 @@ def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, seed=No
     return keras.Model(inputs, outputs, name="head")
 
 
+def pooled(backbone):
+    """A backbone followed by global average pooling: images to one feature vector each.
+
+    Args:
+        backbone: keras.Model with an output `(batch, height, width, channels)`.
+
+    Returns:
+        keras.Model with an output `(batch, channels)`. Weights are shared.
+    """
+    outputs = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
+    return keras.Model(backbone.input, outputs, name=f"{backbone.name}_pooled")
+
+
 def connect(backbone, head):
     """The whole classifier: backbone, pooling where the head expects pooled features, head.
 
@@ -134,10 +145,8 @@ def connect(backbone, head):
     Returns:
         keras.Model. From images in 0..255 to logits.
     """
-    x = backbone.output
-    if len(head.input_shape) == 2:
-        x = layers.GlobalAveragePooling2D(name="pooling")(x)
-    return keras.Model(backbone.input, head(x), name=f"{backbone.name}_classifier")
+    features = pooled(backbone) if len(head.input_shape) == 2 else backbone
+    return keras.Model(backbone.input, head(features.output), name=f"{backbone.name}_classifier")
 
 
 def freeze(backbone):

@@ -213,8 +213,8 @@ def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=No
     live_summary = summarise(runs)
     rows = {}
     for protocol in protocols:
-        for row in studies.published_numbers(study)["models"]:
-            key = (protocol, f"{row['network']}-{row['strategy']}")
+        for model, row in studies.published_models(study).items():
+            key = (protocol, model)
             rows[protocol, row["label"]] = {
                 "published": f"{row['accuracy']:.0%}",
                 "recorded": _cell(recorded_summary, key, NO_RECORD),

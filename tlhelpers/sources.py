@@ -34,8 +34,8 @@ WEIGHT_FILES = {
 # SHA-256 over the arrays of the ImageNet weights in layer order (float32, little-endian),
 # so that the same weights are recognised in any container.
 WEIGHTS_SHA256 = {
-    WEIGHT_FILES["mobilenetv2_100"]: ("c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"),
-    WEIGHT_FILES["mobilenetv2_035"]: ("cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7"),
+    WEIGHT_FILES["mobilenetv2_100"]: "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8",
+    WEIGHT_FILES["mobilenetv2_035"]: "cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7",
 }
 
 

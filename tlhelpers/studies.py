@@ -82,6 +82,18 @@ def published_numbers(study):
     return yaml.safe_load(text)[study]
 
 
+def published_models(study):
+    """What a study's source published, by model.
+
+    Args:
+        study: str. A study's name.
+
+    Returns:
+        dict from `<network>-<strategy>` to a dict, see `published_model`.
+    """
+    return {f"{row['network']}-{row['strategy']}": row for row in published_numbers(study)["models"]}
+
+
 def published_model(study, model):
     """What a study's source published for one model.
 
@@ -96,7 +108,7 @@ def published_model(study, model):
     Raises:
         ValueError: when the source published no such model.
     """
-    rows = {f"{row['network']}-{row['strategy']}": row for row in published_numbers(study)["models"]}
+    rows = published_models(study)
     if model not in rows:
         raise ValueError(f"The source of {study!r} published {sorted(rows)}. Received: model={model!r}")
     return rows[model]

@@ -45,19 +45,6 @@ def extract_features(model, table, image_size, *, cache=True):
     return features, seconds
 
 
-def pooled(backbone):
-    """A backbone followed by global average pooling: images to one feature vector each.
-
-    Args:
-        backbone: keras.Model with an output `(batch, height, width, channels)`.
-
-    Returns:
-        keras.Model with an output `(batch, channels)`. Weights are shared.
-    """
-    outputs = keras.layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
-    return keras.Model(backbone.input, outputs, name=f"{backbone.name}_pooled")
-
-
 def predict_probabilities(model, inputs):
     """The class probabilities of a model that ends in logits.
 

@@ -12,7 +12,7 @@ SEED ?= 0
 SEEDS ?= 0 1 2
 PORT ?= 8000
 
-.PHONY: help book test lint format serve records clean
+.PHONY: help book test lint format serve records pocket clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,8 +44,11 @@ format: $(READY) ## format code and strip notebooks
 serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-records: $(READY) ## train the recorded runs on the real photographs (PROTOCOL, SEEDS); resumable
-	$(BIN)/python -m tlhelpers.build records --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS)
+records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, SEEDS); resumable
+	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS)
+
+pocket: $(READY) ## train the embedded backbone from scratch (hours on two CPU cores); resumable
+	$(BIN)/python -m tlhelpers.pretraining
 
 clean: ## remove what was built
 	rm -rf _build .pytest_cache .ruff_cache book/.ruff_cache

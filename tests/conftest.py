@@ -20,6 +20,12 @@ from PIL import Image
 
 from tlhelpers import garden, studies
 
+
+def pytest_addoption(parser):
+    """Adds the option that writes down what deterministic cells give, to be read before it is committed."""
+    parser.addoption("--update-expected", action="store_true", help="rewrite tests/expected_outputs.json")
+
+
 CLASS_NAMES = tuple(sorted(garden.TARGETS))
 
 

@@ -1,16 +1,22 @@
 """The chapters: what each must hold, that they run, and that the site builds from them without a warning."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
-from conftest import draw_flower, encode, write_archive
 
-from tlhelpers import build, records, settings
+from tlhelpers import build, profiles, records, settings
 
 CHAPTERS = build.list_chapters()
 LONGEST_CELL = 15
+CHECKED = "nbval-check-output"
+EXPECTED = Path(__file__).with_name("expected_outputs.json")
 PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
 
 
@@ -26,8 +32,8 @@ def prose_of(chapter):
     return "\n".join(cell.source for cell in cells_of(chapter, "markdown"))
 
 
-def test_table_of_contents_lists_six_chapters_in_order():
-    assert [chapter[5:7] for chapter in CHAPTERS] == ["01", "02", "03", "04", "05", "06"]
+def test_table_of_contents_lists_the_chapters_in_order():
+    assert [chapter[5:7] for chapter in CHAPTERS] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 @pytest.fixture(params=CHAPTERS)
@@ -91,21 +97,12 @@ def test_opens_with_aims_and_ends_with_recap_and_exercises(chapter):
 
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory):
-    """A mirror of drawn flowers with planted faults, an empty cache and an empty runs folder."""
+    """An empty cache and an empty runs folder: all there is are the drawings and the embedded backbone."""
     folder = tmp_path_factory.mktemp("book")
-    twin, double = encode(draw_flower("daisy", 0)), encode(draw_flower("rose", 90))
-    extra = {
-        "flowers/daisy/twin.jpg": twin,
-        "flowers/rose/double.jpg": double,
-        "flowers/tulip/double.jpg": double,
-        "flowers/tulip/truncated.jpg": encode(draw_flower("tulip", 91))[:600],
-    }
-    (folder / "mirror").mkdir()
-    write_archive(folder / "mirror" / "flowers-recognition.zip", per_class=12, extra=extra)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLHELPERS_MIRROR", str(folder / "mirror"))
         patch.setenv("TLHELPERS_HOME", str(folder / "home"))
         patch.setenv("TLHELPERS_RUNS", str(folder / "runs"))
+        patch.setenv("TLHELPERS_PROFILE", "smoke")
         patch.setattr(build, "BUILD_FOLDER", folder / "_build")
         patch.setattr(build, "STAGING_FOLDER", folder / "_build" / "source")
         patch.setattr(build, "OUTPUT_FOLDER", folder)
@@ -137,7 +134,7 @@ def test_every_chapter_runs_without_an_error_or_a_word_on_stderr(executed):
 @pytest.mark.slow
 def test_training_chapters_leave_records_on_the_same_test_images(executed, surroundings):
     runs = records.load_records("flowers", folder=surroundings / "runs")
-    expected = [model for models in build.RECORDED_CHAPTERS.values() for model in models]
+    expected = [model for models in build.list_recorded(profiles.SMOKE).values() for model in models]
     assert sorted(run.model for run in runs) == sorted(expected)
     assert len({tuple(run.test_id) for run in runs}) == 1
     assert {len(run.history["loss"]) for run in runs} == {2}
@@ -149,15 +146,49 @@ def test_fine_tuning_moves_only_the_unfrozen_convolutions(executed):
     assert "['block_16_project/kernel', 'Conv_1/kernel']" in texts
 
 
+@pytest.fixture(scope="module")
+def checked(executed):
+    """Outputs of the cells tagged for comparison: from chapter to a dict from a cell's source to its outputs."""
+    return {
+        chapter: {
+            cell.source: [{k: v for k, v in output.items() if k != "execution_count"} for output in cell.outputs]
+            for cell in notebook.cells
+            if CHECKED in cell.metadata.get("tags", [])
+        }
+        for chapter, notebook in executed.items()
+    }
+
+
 @pytest.mark.slow
-def test_photographs_chapter_reports_the_planted_faults(executed):
-    tables = [
-        o.data.get("text/plain", "") for o in outputs_of(executed["book/02_the_photographs.ipynb"]) if "data" in o
-    ]
-    verdicts = next(text for text in tables if "two_classes" in text and "truncated" in text)
-    total = next(line.split() for line in verdicts.splitlines() if line.startswith("all"))
-    header = [name for name in verdicts.splitlines()[0].split() if name != "verdict"]
-    assert dict(zip(header, map(int, total[1:]), strict=True)) == {"ok": 61, "truncated": 1, "two_classes": 2}
+def test_counts_and_sizes_are_the_expected_ones(checked, request):
+    if request.config.getoption("--update-expected"):
+        EXPECTED.write_text(json.dumps(checked, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert {chapter: list(cells) for chapter, cells in checked.items()} == {
+        chapter: list(cells) for chapter, cells in json.loads(EXPECTED.read_text(encoding="utf-8")).items()
+    }
+    assert all(cells for cells in checked.values())
+
+
+@pytest.mark.slow
+def test_nbval_finds_the_expected_outputs_again(surroundings):
+    expected = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    folder = surroundings / "nbval"
+    folder.mkdir()
+    for chapter, outputs in expected.items():
+        notebook = read(chapter)
+        for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
+            cell.execution_count = count
+            cell.outputs = [as_output(facts, count) for facts in outputs.get(cell.source, [])]
+        nbformat.write(notebook, folder / Path(chapter).name)
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", build.KERNEL]
+    options = ["-p", "no:cacheprovider", "-q", "--rootdir", str(folder), "-c", os.devnull, str(folder)]
+    finished = subprocess.run([*command, *options], check=False, capture_output=True, text=True, cwd=folder)
+    assert finished.returncode == 0, finished.stdout[-5000:]
+
+
+def as_output(facts, count):
+    extra = {"execution_count": count} if facts["output_type"] == "execute_result" else {}
+    return nbformat.from_dict(facts | extra)
 
 
 @pytest.mark.slow

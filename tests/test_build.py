@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+import yaml
 from nbformat import v4
 
-from tlhelpers import build, profiles, records, settings, sources
+from tlhelpers import build, devices, drawings, profiles, records, settings, sources, studies
 
 PARAMETERS_CELL = v4.new_code_cell("COUNT = 1", metadata={"tags": ["parameters"]})
 
@@ -77,10 +78,12 @@ def test_only_tensorflows_startup_messages_are_dropped():
 @pytest.fixture
 def plan(monkeypatch, tmp_path):
     """Notes what would be executed and built instead of doing it."""
-    done = SimpleNamespace(executed=[], sites=0, weights=[])
+    done = SimpleNamespace(executed=[], destinations=[], runs=set(), sites=0, weights=[], drawn=[])
 
     def execute(source, destination, parameters):
         done.executed.append((source.name, parameters))
+        done.destinations.append(destination)
+        done.runs.add(settings.runs_folder(parameters["PROFILE"]))
         return 1.0
 
     def build_site():
@@ -93,19 +96,39 @@ def plan(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
     monkeypatch.setattr(sources, "find_weights", lambda name: done.weights.append(name))
+    monkeypatch.setattr(drawings, "draw_study", lambda study: done.drawn.append(study.name))
+    monkeypatch.setattr(devices, "list_gpus", list)
+    monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))  # so that what recording sets is set back
     return done
 
 
 def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, mirror):
     build.build_book(profile="full", protocol="published", seed=2)
-    assert [name[:2] for name, _ in plan.executed] == ["01", "02", "03", "04", "05", "06"]
+    assert [name[:2] for name, _ in plan.executed] == ["01", "02", "03", "04", "05", "06", "07"]
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {
         (("PROFILE", "full"), ("PROTOCOL", "published"), ("SEED", 2))
     }
     assert plan.sites == 1
 
 
-def test_only_some_chapters_can_be_executed_anew(plan, mirror):
+@pytest.mark.parametrize("profile", ["pocket", "smoke", "auto"])
+def test_book_of_drawings_needs_the_embedded_weights_and_no_archive(plan, monkeypatch, profile):
+    monkeypatch.setattr(sources, "find_archive", lambda _: pytest.fail("looked for an archive"))
+    build.build_book(profile=profile)
+    assert (plan.drawn, plan.weights) == (["flowers"], ["mobilenetv2_035.weights.h5"])
+    assert {parameters["PROFILE"] for _, parameters in plan.executed} == {profile}
+    assert (len(plan.executed), plan.sites) == (7, 1)
+
+
+@pytest.mark.parametrize("profile", ["full", "auto"])
+def test_book_of_photographs_needs_the_sources_weights_and_draws_nothing(plan, mirror, monkeypatch, profile):
+    monkeypatch.setattr(devices, "list_gpus", lambda: [{"name": "a GPU", "compute_capability": None}])
+    build.build_book(profile=profile)
+    assert plan.drawn == []
+    assert plan.weights == [sources.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]]
+
+
+def test_only_some_chapters_can_be_executed_anew(plan):
     for chapter in build.list_chapters():
         staged = build.STAGING_FOLDER / chapter
         staged.parent.mkdir(parents=True, exist_ok=True)
@@ -114,23 +137,24 @@ def test_only_some_chapters_can_be_executed_anew(plan, mirror):
     assert [name[:2] for name, _ in plan.executed] == ["03", "05"]
 
 
-def test_some_chapters_alone_are_refused_before_the_first_whole_build(plan, mirror):
+def test_some_chapters_alone_are_refused_before_the_first_whole_build(plan):
     with pytest.raises(build.ChapterError, match=r"never executed: \['book/01_.*without --only"):
         build.build_book(only=["05"])
     assert plan.executed == []
 
 
-def test_unknown_chapter_names_the_known_ones(plan, mirror):
+def test_unknown_chapter_names_the_known_ones(plan):
     with pytest.raises(ValueError, match=r"01_why_transfer_works\.ipynb.*Received: \['9'\]"):
         build.build_book(only=["9"])
 
 
 def test_book_without_photographs_stops_before_any_chapter_and_names_the_ways(plan, monkeypatch, capsys):
     monkeypatch.setattr(sources, "_download_from_kaggle", _refuse)
-    assert build.main(["book"]) == 1
+    assert build.main(["book", "--profile", "full"]) == 1
     message = capsys.readouterr().err
     assert "Provide it in one of these ways" in message
     assert "TLHELPERS_MIRROR" in message
+    assert "choose the profile 'pocket', which needs no photographs" in message
     assert plan.executed == []
 
 
@@ -138,19 +162,17 @@ def _refuse(study):
     raise OSError("no network")
 
 
-def test_book_without_weights_stops_before_any_chapter(plan, mirror, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("profile", "weights"), [("full", "_1.0_224_no_top.h5"), ("pocket", "mobilenetv2_035.weights.h5")]
+)
+def test_book_without_weights_stops_before_any_chapter(plan, mirror, monkeypatch, capsys, profile, weights):
     def refuse(name):
         raise sources.MissingDataError(f"{name} is nowhere to be found")
 
     monkeypatch.setattr(sources, "find_weights", refuse)
-    assert build.main(["book"]) == 1
-    assert "_1.0_224_no_top.h5 is nowhere to be found" in capsys.readouterr().err
+    assert build.main(["book", "--profile", profile]) == 1
+    assert f"{weights} is nowhere to be found" in capsys.readouterr().err
     assert plan.executed == []
-
-
-def test_book_with_random_weights_asks_for_none(plan, mirror):
-    build.build_book(profile="smoke")
-    assert plan.weights == []
 
 
 @pytest.mark.parametrize(
@@ -159,6 +181,7 @@ def test_book_with_random_weights_asks_for_none(plan, mirror):
         (["book", "--profile", "huge"], "invalid choice: 'huge'"),
         (["book", "--protocol", "random"], "invalid choice: 'random'"),
         (["bok"], "invalid choice: 'bok'"),
+        (["records", "--profile", "huge"], "invalid choice: 'huge'"),
     ],
 )
 def test_command_line_names_the_allowed_values(arguments, message, capsys):
@@ -167,42 +190,110 @@ def test_command_line_names_the_allowed_values(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_command_line_reports_a_fold_that_does_not_exist(plan, mirror, capsys):
+def test_command_line_reports_a_fold_that_does_not_exist(plan, capsys):
     assert build.main(["book", "--seed", "7"]) == 1
     assert "the folds 0 to 4" in capsys.readouterr().err
     assert plan.executed == []
 
 
 def test_recording_executes_the_training_chapters_of_each_seed(plan, tmp_path):
-    build.make_records(protocol="published", seeds=[0, 1], folder=tmp_path)
+    build.make_records(profile="full", protocol="published", seeds=[0, 1], folder=tmp_path)
     assert [(name[:2], parameters["SEED"]) for name, parameters in plan.executed] == [
         (chapter, seed) for seed in (0, 1) for chapter in ("03", "04", "05")
     ]
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {"full"}
+    assert plan.runs == {tmp_path}
 
 
-def test_recording_skips_what_is_recorded(plan, tmp_path, monkeypatch):
-    recorded = [
-        SimpleNamespace(model="baseline_cnn-scratch", seed=0),
-        SimpleNamespace(model="mobilenetv2_100-last6", seed=0),
-    ]
-    monkeypatch.setattr(records, "load_records", lambda *args, **kwargs: recorded)
-    build.make_records(protocol="published", seeds=[0], folder=tmp_path)
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """An empty folder in place of the project's data."""
+    monkeypatch.setattr(settings, "data_folder", lambda: tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(("profile", "folder"), [("full", "records"), ("pocket", "pocket/records")])
+def test_recording_goes_to_the_committed_records_of_its_profile(plan, committed, profile, folder):
+    assert build.main(["records", "--profile", profile, "--protocol", "careful", "--seeds", "1"]) == 0
+    assert plan.runs == {committed / folder}
+    assert [parameters for _, parameters in plan.executed] == [
+        {"PROFILE": profile, "PROTOCOL": "careful", "SEED": 1}
+    ] * 3
+
+
+def test_recording_measures_the_full_profile_unless_told_otherwise(plan, committed):
+    assert build.main(["records", "--seeds", "0"]) == 0
+    assert {parameters["PROFILE"] for _, parameters in plan.executed} == {"full"}
+
+
+def test_executed_copies_of_different_recordings_never_overwrite_each_other(plan, tmp_path):
+    for profile in ("full", "pocket"):
+        for protocol in ("published", "careful"):
+            build.make_records(profile=profile, protocol=protocol, seeds=[0, 1], folder=tmp_path)
+    assert len(set(plan.destinations)) == len(plan.destinations) == 2 * 2 * 2 * 3
+
+
+@pytest.mark.parametrize(("profile", "backbone"), [("full", "mobilenetv2_100"), ("pocket", "mobilenetv2_035")])
+def test_recording_skips_what_is_recorded(plan, committed, monkeypatch, profile, backbone):
+    recorded = [SimpleNamespace(model=model, seed=0) for model in ("baseline_cnn-scratch", f"{backbone}-last6")]
+    monkeypatch.setattr(records, "load_records", lambda *_, **__: recorded)
+    build.make_records(profile=profile, protocol="published", seeds=[0])
     assert [name[:2] for name, _ in plan.executed] == ["04", "05"]
 
 
-def test_recorded_chapters_exist():
-    assert set(build.RECORDED_CHAPTERS) <= set(build.list_chapters())
-    assert "full" in profiles.PROFILES
+@pytest.mark.parametrize(("profile", "backbone"), [("full", "mobilenetv2_100"), ("pocket", "mobilenetv2_035")])
+def test_training_chapters_leave_records_of_the_profiles_backbone(profile, backbone):
+    chosen = profiles.choose_profile(profile)
+    listed = build.list_recorded(chosen)
+    assert set(listed) <= set(build.list_chapters())
+    assert list(listed.values()) == [
+        ["baseline_cnn-scratch"],
+        [f"{backbone}-frozen"],
+        [f"{backbone}-{chosen.fine_tuned}", f"{backbone}-{chosen.fine_tuned}_bn_updating"],
+    ]
 
 
-def test_staging_copies_what_the_site_reads_and_nothing_hidden(monkeypatch, tmp_path):
+def test_full_profile_leaves_records_of_every_published_model():
+    recorded = {model for models in build.list_recorded(profiles.FULL).values() for model in models}
+    assert set(studies.published_models("flowers")) <= recorded
+
+
+BADGE = '<dl class="run-badge">the machine</dl>'
+
+
+def html_output(text):
+    return v4.new_output("display_data", {"text/html": text})
+
+
+@pytest.fixture
+def staged(monkeypatch, tmp_path):
+    """A project of one page and one chapter, whose executed copy shows a table and then its badge."""
     project = tmp_path / "project"
-    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/.cache/x", "book/_static/book.css"):
+    for name in ("_toc.yml", "book/index.md", "book/01.ipynb", "book/.cache/x", "book/_static/book.css"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()
+    (project / "_config.yml").write_text("title: A book\nhtml:\n  use_edit_page_button: true\n")
     monkeypatch.setattr(settings, "PROJECT_FOLDER", project)
     monkeypatch.setattr(build, "STAGING_FOLDER", tmp_path / "staged")
+    (tmp_path / "staged" / "book").mkdir(parents=True)
+    executed = executed_cell(stream("stdout", "1"), html_output("<table></table>"), html_output(BADGE))
+    nbformat.write(executed, tmp_path / "staged" / "book" / "01.ipynb")
+    return tmp_path / "staged"
+
+
+def test_staging_copies_what_the_site_reads_beside_the_executed_chapters_and_nothing_hidden(staged):
+    executed = (staged / "book" / "01.ipynb").read_text()
     build.stage_source(["book/01.ipynb"])
-    staged = {str(path.relative_to(tmp_path / "staged")) for path in (tmp_path / "staged").rglob("*") if path.is_file()}
-    assert staged == {"_config.yml", "_toc.yml", "book/index.md", "book/_static/book.css"}
+    found = {str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file()}
+    assert found == {"_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/_static/book.css"}
+    assert (staged / "book" / "01.ipynb").read_text() == executed
+
+
+def test_foot_of_every_page_is_the_badge_of_the_first_chapter(staged):
+    build.stage_source(["book/01.ipynb"])
+    config = yaml.safe_load((staged / "_config.yml").read_text())
+    assert config == {"title": "A book", "html": {"use_edit_page_button": True, "extra_footer": BADGE}}
+
+
+def test_chapter_without_a_badge_has_none_to_find():
+    assert build.find_badge(executed_cell(stream("stdout", "run-badge"), html_output("<table></table>"))) == ""

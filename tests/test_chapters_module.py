@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -9,7 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tlhelpers import chapters, devices, manifest, profiles, settings
+from tlhelpers import chapters, devices, drawings, manifest, profiles, records, settings, sources
 
 
 @pytest.fixture(autouse=True)
@@ -26,23 +27,30 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """A small garden for the profiles that draw, and every way to an archive closed."""
+    monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
+    monkeypatch.setattr(sources, "find_archive", lambda _: pytest.fail("looked for an archive"))
+
+
 def begin(**options):
-    return chapters.begin_chapter("flowers", **({"profile": "smoke"} | options))
+    return chapters.begin_chapter("flowers", **({"profile": "full"} | options))
 
 
-def save(chapter, strategy="frozen", seconds=1.0):
+def save(chapter, strategy="frozen", seconds=1.0, network="tiny"):
     """Saves a run of a tiny model that is right about every test image."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5), keras.layers.Dense(5, trainable=False)])
     y_prob = np.eye(5)[chapter.rows("test")["target"]]
     history = {"loss": [1.0, 0.5]}
-    return chapter.save_run("tiny", strategy, model, y_prob, history=history, seconds={"training": seconds})
+    return chapter.save_run(network, strategy, model, y_prob, history=history, seconds={"training": seconds})
 
 
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
         ("birds", {}, r"\['flowers'\]. Received: name='birds'"),
-        ("flowers", {"profile": "demo"}, r"\['auto', 'full', 'smoke'\]. Received: name='demo'"),
+        ("flowers", {"profile": "demo"}, r"\['auto', 'pocket', 'full', 'smoke'\]. Received: name='demo'"),
         ("flowers", {"protocol": "strict"}, r"\['published', 'careful'\]. Received: protocol='strict'"),
         ("flowers", {"seed": 5}, r"folds 0 to 4. Received: seed=5"),
         ("flowers", {"seed": -1}, r"0 or more.* Received: seed=-1"),
@@ -54,21 +62,42 @@ def test_an_unknown_value_names_the_allowed_ones(study, options, message):
         chapters.begin_chapter(study, **options)
 
 
-def test_a_chapter_asks_for_no_images_until_it_needs_them():
-    chapter = begin(seed=2)
-    assert (chapter.study.name, chapter.profile.name, chapter.protocol, chapter.seed) == (
-        "flowers",
-        "smoke",
-        "careful",
-        2,
-    )
-    assert chapter.device.seed == 2
+@pytest.mark.parametrize("profile", sorted(profiles.PROFILES))
+def test_a_chapter_asks_for_no_images_until_it_needs_them(monkeypatch, profile):
+    monkeypatch.setattr(sources, "prepare_images", lambda _: pytest.fail("asked for images"))
+    chapter = begin(profile=profile, seed=2)
+    assert (chapter.study.name, chapter.profile.name) == ("flowers", profile)
+    assert (chapter.protocol, chapter.seed, chapter.device.seed) == ("careful", 2, 2)
 
 
-def test_the_environment_chooses_the_profile_of_auto(monkeypatch):
+@pytest.mark.parametrize(
+    ("profile", "drawn", "backbone"),
+    [("full", False, "mobilenetv2_100"), ("pocket", True, "mobilenetv2_035"), ("smoke", True, "mobilenetv2_035")],
+)
+def test_the_profile_chooses_the_edition_of_the_study_and_the_backbone(profile, drawn, backbone):
+    chapter = begin(profile=profile)
+    assert (chapter.study.drawn, chapter.backbone) == (drawn, backbone)
+    assert chapter.study.backbone == "mobilenetv2_100"
+
+
+def test_the_device_and_then_the_environment_choose_the_profile_of_auto(monkeypatch):
+    monkeypatch.setattr(devices, "list_gpus", list)
+    assert chapters.begin_chapter("flowers").profile.name == "pocket"
+    monkeypatch.setattr(devices, "list_gpus", lambda: [{"name": "a GPU", "compute_capability": None}])
     assert chapters.begin_chapter("flowers").profile.name == "full"
     monkeypatch.setenv("TLHELPERS_PROFILE", "smoke")
     assert chapters.begin_chapter("flowers").profile.name == "smoke"
+
+
+@pytest.mark.parametrize("protocol", manifest.PROTOCOLS)
+def test_the_images_of_a_pocket_chapter_are_drawn_and_no_archive_is_looked_for(mirror, drawn, protocol):
+    chapter = begin(profile="pocket", protocol=protocol)
+    unreadable = chapter.manifest["verdict"].isin(["empty", "truncated", "not_an_image"])
+    assert (len(chapter.manifest), unreadable.sum()) == (5 * 30, 5 * 3)
+    train, test = (len(chapter.rows(split)) for split in ("train", "test"))
+    assert train == pytest.approx(len(chapter.table) / 5, abs=2)
+    assert test > 3 * train
+    assert set(chapter.rows("train")["path"]).isdisjoint(chapter.rows("test")["path"])
 
 
 def test_opening_a_chapter_seeds_and_styles():
@@ -108,9 +137,9 @@ def test_the_images_are_read_once_per_chapter(mirror, monkeypatch):
 
 
 def test_interrupted_trainings_of_different_runs_never_share_a_folder(monkeypatch):
-    begun = [begin(), begin(seed=1), begin(protocol="published"), begin(profile="full")]
+    begun = [begin(), begin(seed=1), begin(protocol="published"), begin(profile="pocket"), begin(profile="smoke")]
     folders = {chapter.resume_folder(name) for chapter in begun for name in ("one", "two")}
-    assert len(folders) == 8
+    assert len(folders) == 10
     assert {folder.parent for folder in folders} == {settings.home_folder() / "interrupted"}
     assert begin().resume_folder("one") in folders
 
@@ -121,9 +150,9 @@ def test_a_run_is_saved_in_the_runs_folder_and_found_again(mirror, runs):
     assert [path.relative_to(runs).as_posix() for path in runs.rglob("*.json")] == [
         "flowers/careful/tiny-frozen/seed-1.json"
     ]
-    assert (record.network, record.strategy, record.profile, record.seed) == ("tiny", "frozen", "smoke", 1)
+    assert (record.network, record.strategy, record.profile, record.seed) == ("tiny", "frozen", "full", 1)
     assert record.parameters == {"total": 50, "trainable": 20}
-    assert record.image_size == 64
+    assert record.image_size == 224
     assert record.metrics["accuracy"] == 1
     assert record.hardware == devices.hardware_facts(chapter.device)
     found = chapter.load_runs()
@@ -141,6 +170,51 @@ def test_runs_of_another_protocol_or_seed_are_not_found(mirror, runs):
     assert set(begin(seed=1).load_runs()) == {"tiny-other"}
     assert set(begin(protocol="published").load_runs()) == {"tiny-published"}
     assert begin(seed=2).load_runs() == {}
+
+
+def test_runs_of_different_profiles_stand_in_folders_of_their_own(drawn, monkeypatch):
+    monkeypatch.setattr(settings, "in_checkout", lambda: False)
+    save(begin(profile="pocket"))
+    save(begin(profile="smoke"))
+    assert sorted(path.parents[3].as_posix() for path in Path("_build").rglob("*.json")) == [
+        "_build/runs/pocket",
+        "_build/runs/smoke",
+    ]
+
+
+def test_runs_of_another_profile_in_the_same_folder_are_not_found(drawn, runs):
+    save(begin(profile="smoke"))
+    assert set(begin(profile="smoke").load_runs()) == {"tiny-frozen"}
+    assert begin(profile="pocket").load_runs() == {}
+    assert begin(profile="full").load_live_records() == {}
+
+
+def test_runs_of_the_embedded_backbone_are_found_under_the_sources_name(drawn, runs, recorded):
+    for protocol in ("careful", "published"):
+        chapter = begin(profile="pocket", protocol=protocol)
+        save(chapter, network=chapter.backbone)
+        save(chapter, "scratch", network="baseline_cnn")
+    assert sorted({path.parent.name for path in runs.rglob("*.json")}) == [
+        "baseline_cnn-scratch",
+        "mobilenetv2_035-frozen",
+    ]
+    found = chapter.load_runs()
+    assert {name: (record.model, record.protocol) for name, record in found.items()} == {
+        "baseline_cnn-scratch": ("baseline_cnn-scratch", "published"),
+        "mobilenetv2_100-frozen": ("mobilenetv2_035-frozen", "published"),
+    }
+    live = chapter.load_live_records()
+    assert set(live) == {(protocol, name) for protocol in ("careful", "published") for name in found}
+    table = records.reproduction_table("flowers", live, recorded=recorded)
+    assert table["this build"].tolist() == ["100.0% (1 seed)", "100.0% (1 seed)", "not run in this build"] * 2
+    assert chapter.load_runs_or_records(["mobilenetv2_100-frozen"])[1] == "runs of this build"
+
+
+def test_runs_on_photographs_keep_the_names_of_their_networks(mirror, runs):
+    chapter = begin()
+    for network in ("mobilenetv2_100", "mobilenetv2_035"):
+        save(chapter, network=network)
+    assert set(chapter.load_runs()) == {"mobilenetv2_100-frozen", "mobilenetv2_035-frozen"}
 
 
 def test_a_run_whose_predictions_miss_an_image_is_not_saved(mirror, runs):
@@ -178,7 +252,7 @@ def test_records_stand_in_for_an_incomplete_build_and_are_never_mixed_with_it(mi
     save(chapter, "one", seconds=2.0)
     found, origin = chapter.load_runs_or_records(["tiny-one", "tiny-two"])
     assert {record.seconds["training"] for record in found.values()} == {1.0}
-    assert origin == chapters.RECORDED
+    assert origin == f"recorded runs on {chapter.profile.images}"
 
 
 def test_missing_runs_are_an_error_that_names_them(mirror, runs, recorded):
@@ -210,11 +284,17 @@ def test_a_perfect_model_has_no_errors(mirror, runs):
 
 
 def test_the_badge_says_what_the_page_was_run_on():
-    chapter = begin(seed=3)
+    chapter = begin(profile="smoke", seed=3)
     badge = chapter._repr_html_()
     assert badge.startswith('<dl class="run-badge" aria-label=')
     assert badge.count("<dt>") == badge.count("<dd>") == 9
-    for text in ("<dd>careful (duplicates kept together", "<dd>3</dd>", "float32", "smoke (", "<dt>date</dt>"):
+    for text in (
+        "<dd>careful (duplicates kept together",
+        "<dd>3</dd>",
+        "float32",
+        "smoke (the chapter",
+        "<dt>date</dt>",
+    ):
         assert text in badge
 
 
@@ -227,13 +307,14 @@ def test_the_badge_escapes_markup():
 
 
 def test_the_plain_form_of_a_chapter_is_one_row():
-    text = repr(begin())
+    text = repr(begin(profile="pocket"))
     assert len(text.splitlines()) == 2
-    assert profiles.PROFILES["smoke"].images in text
+    assert "drawn flowers, made on the fly" in text
+    assert "real photographs" in repr(begin())
 
 
 def test_by_split_cuts_rows_in_step_with_the_table(mirror):
-    chapter = chapters.begin_chapter("flowers", profile="smoke")
+    chapter = begin()
     hashes = chapter.by_split(chapter.table["sha256"])
     assert {split: list(values) for split, values in hashes.items()} == {
         split: list(chapter.rows(split)["sha256"]) for split in ("train", "validation", "test")
@@ -242,7 +323,7 @@ def test_by_split_cuts_rows_in_step_with_the_table(mirror):
 
 
 def test_errors_are_found_only_on_the_images_the_record_was_made_on(mirror):
-    chapter = chapters.begin_chapter("flowers", profile="smoke")
+    chapter = begin()
     test = chapter.rows("test")
     y_prob = np.full((len(test), 5), 0.1)
     y_prob[np.arange(len(test)), test["target"]] = 0.6
@@ -256,7 +337,21 @@ def test_errors_are_found_only_on_the_images_the_record_was_made_on(mirror):
 
 
 def test_confusion_table_counts_what_the_figure_shows(mirror):
-    chapter = chapters.begin_chapter("flowers", profile="smoke")
+    chapter = begin()
     record = SimpleNamespace(y_true=np.array([0, 0, 4]), y_prob=np.eye(5)[[0, 4, 4]])
     table = chapter.confusion_table(record)
     assert (table.loc["daisy", "daisy"], table.loc["daisy", "tulip"], table.loc["tulip", "tulip"]) == (1, 1, 1)
+
+
+def test_confusions_are_told_in_words_the_most_frequent_first():
+    record = SimpleNamespace(y_true=np.array([0, 0, 2, 2, 2, 4]), y_prob=np.eye(5)[[4, 4, 1, 1, 1, 4]])
+    assert begin().describe_confusions(record)[:2] == [
+        "rose taken for dandelion (3 pictures)",
+        "daisy taken for tulip (2 pictures)",
+    ]
+
+
+def test_confusions_that_never_happen_are_said_not_to():
+    record = SimpleNamespace(y_true=np.array([0, 1]), y_prob=np.eye(5)[[1, 1]])
+    found = begin().describe_confusions(record)
+    assert found == ["daisy taken for dandelion (1 picture)", chapters.NO_CONFUSION, chapters.NO_CONFUSION]

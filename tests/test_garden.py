@@ -49,12 +49,53 @@ def test_yellow_flowers_are_yellow_at_their_brightest(name, brighter, darker):
     assert (brightest[:, brighter] > brightest[:, darker] + 40).mean() > 0.9
 
 
-def test_made_up_species_are_the_same_for_a_seed_and_never_a_target():
+def test_made_up_species_are_the_same_for_a_seed_and_an_index():
     species = [garden.draw_species(0, index) for index in range(200)]
     assert species == [garden.draw_species(0, index) for index in range(200)]
     assert len({one.name for one in species}) == 200
     assert not {one.name for one in species} & set(NAMES)
-    assert {form for one in species for form in one.forms} == set(garden.FORMS)
+    shapes = {dataclasses.replace(one, name="", forms=tuple(one.forms)) for one in species}
+    other_seed = dataclasses.replace(garden.draw_species(1, 0), name="", forms=tuple(garden.draw_species(1, 0).forms))
+    assert len(shapes | {other_seed}) == 201
+
+
+def test_made_up_species_have_one_form_and_one_colour_and_resemble_no_target():
+    species = [garden.draw_species(0, index) for index in range(500)]
+    assert {len(one.forms) for one in species} == {len(one.hues) for one in species} == {1}
+    assert {form for one in species for form in one.forms} == set(garden.FORM_RANGES)
+    assert "clock" not in garden.FORM_RANGES
+    assert [(one, name) for one in species for name in NAMES if garden.resembles(one, garden.TARGETS[name])] == []
+
+
+def test_made_up_species_that_resemble_a_target_are_thrown_away(monkeypatch):
+    original = garden.resembles
+    verdicts = []
+
+    def resembles(species, target):
+        verdicts.append(original(species, target))
+        return verdicts[-1]
+
+    monkeypatch.setattr(garden, "resembles", resembles)
+    for index in range(200):
+        garden.draw_species(0, index)
+    assert 0 < sum(verdicts) < 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_resembles_itself_and_whatever_overlaps_it(name):
+    target = garden.TARGETS[name]
+    assert garden.resembles(target, target)
+    touching = dataclasses.replace(target, petals=(target.petals[1], target.petals[1] + 9))
+    assert garden.resembles(touching, target)
+    assert garden.resembles(target, touching)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("changed", ["petals", "rings", "width", "disc", "forms"])
+def test_one_disjoint_range_or_no_common_form_ends_the_resemblance(name, changed):
+    target = garden.TARGETS[name]
+    other = {"none": 1} if changed == "forms" else tuple(end + 100 for end in getattr(target, changed))
+    assert not garden.resembles(dataclasses.replace(target, **{changed: other}), target)
 
 
 def test_every_made_up_species_can_be_drawn():

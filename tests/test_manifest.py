@@ -10,7 +10,7 @@ import pytest
 from conftest import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import files, manifest, settings, sources
+from tlhelpers import drawings, files, manifest, settings, sources, studies
 from tlhelpers.manifest import (
     build_manifest,
     count_leaks,
@@ -341,7 +341,7 @@ def two_classes(tmp_path, flowers):
 def test_photograph_under_two_classes_is_marked_under_both(two_classes):
     marked = two_classes[two_classes["verdict"] == "two_classes"]
     assert marked.index.tolist() == ["rose/0.jpg", "tulip/copy.jpg"]
-    assert set(marked["reason"]) == {"the same photograph stands under several classes"}
+    assert set(marked["reason"]) == {"the same picture stands under several classes"}
     assert len(set(marked["group"])) == 1
 
 
@@ -405,6 +405,72 @@ def test_careful_fold_keeps_groups_together_and_has_its_shares(small, flowers, s
     for part in ("train", "validation", "test"):
         mix = table.loc[table["split"] == part, "label"].value_counts(normalize=True)
         np.testing.assert_allclose(mix[list(CLASS_NAMES)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
+
+
+@pytest.fixture
+def drawn_flowers():
+    """The drawn flower study: a fold trains and the rest tests."""
+    return studies.get_study("flowers", drawn=True)
+
+
+def test_careful_folds_of_drawings_train_on_each_image_exactly_once(small, drawn_flowers):
+    folds = [split_manifest(small, drawn_flowers, protocol="careful", seed=seed) for seed in range(manifest.FOLDS)]
+    trained = sum((fold["split"] == "train").astype(int) for fold in folds)
+    assert trained.tolist() == [1] * len(small)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_careful_fold_of_drawings_keeps_groups_together_and_has_its_shares(small, drawn_flowers, seed):
+    table = split_manifest(small, drawn_flowers, protocol="careful", seed=seed)
+    assert len(table.drop_duplicates(["group", "split"])) == len(set(table["group"])) == 350
+    assert count_leaks(table) == 0
+    shares = table["split"].value_counts(normalize=True)
+    assert shares["train"] == pytest.approx(0.2, abs=0.01)
+    assert shares["validation"] == pytest.approx(0.1, abs=0.01)
+    assert shares["test"] == pytest.approx(0.7, abs=0.02)
+    for part in ("train", "validation", "test"):
+        mix = table.loc[table["split"] == part, "label"].value_counts(normalize=True)
+        np.testing.assert_allclose(mix[list(CLASS_NAMES)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
+
+
+def test_a_fold_that_trains_is_the_fold_that_tests_elsewhere(small, flowers, drawn_flowers):
+    for protocol in manifest.PROTOCOLS:
+        found, drawn = (split_manifest(small, study, protocol=protocol, seed=3) for study in (flowers, drawn_flowers))
+        assert (found["split"] == "test").tolist() == (drawn["split"] == "train").tolist()
+
+
+def test_published_protocol_trains_on_a_fifth_of_drawings(small, drawn_flowers):
+    table = split_manifest(small, drawn_flowers, protocol="published")
+    assert table["split"].value_counts().to_dict() == {"train": 80, "test": 320}
+    trained = table.loc[table["split"] == "train", "label"].value_counts()
+    assert trained[list(CLASS_NAMES)].tolist() == [12, 20, 16, 12, 20]
+
+
+def planned_manifest():
+    """The manifest of the planned drawings, as it is when every fault is found; nothing is drawn."""
+    plan = drawings.plan_files(CLASS_NAMES)
+    verdicts = plan["fault"].where(plan["fault"].isin(drawings.UNREADABLE), "ok").str.replace(" ", "_")
+    pictures = plan.groupby(["species", "index"]).ngroup()
+    readable = verdicts == "ok"
+    groups = pictures.where(readable, pictures.max() + 1 + np.arange(len(plan)))
+    labels = plan["label"].where(readable).groupby(groups).transform("nunique")
+    table = catalogue(plan["label"].value_counts(sort=False).to_dict())
+    return table.assign(
+        path=plan["file"], label=plan["label"], verdict=verdicts.mask(labels > 1, "two_classes"), group=groups
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("protocol", manifest.PROTOCOLS)
+def test_drawings_train_on_few_pictures_and_test_on_many(drawn_flowers, protocol, seed):
+    planned = planned_manifest()
+    assert planned["verdict"].value_counts()[["empty", "truncated", "not_an_image"]].tolist() == [5, 5, 5]
+    assert (planned["verdict"] == "two_classes").sum() >= 10
+    table = split_manifest(planned, drawn_flowers, protocol=protocol, seed=seed)
+    trained = table.loc[table["split"] == "train", "label"].value_counts()
+    assert sorted(trained.index) == sorted(CLASS_NAMES)
+    assert trained.between(50, 60).all()
+    assert (table["split"] == "test").sum() >= 1000
 
 
 @pytest.mark.parametrize("per_class", [5, 8, 9])

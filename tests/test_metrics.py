@@ -211,5 +211,4 @@ def test_confusions_of_one_size_come_in_class_order():
 @pytest.mark.parametrize("count", [3, 50])
 def test_a_right_answer_is_never_a_confusion(count):
     confusions = metrics.top_confusions([0, 1, 2, 2], one_hot([0, 1, 2, 2]), NAMES, count=count)
-    assert [images for _, _, images in confusions] == [0] * min(count, 6)
-    assert all(true != predicted for true, predicted, _ in confusions)
+    assert confusions == []

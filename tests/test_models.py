@@ -243,7 +243,11 @@ def test_all_layers_may_be_unfrozen(backbone):
         ),
         (
             lambda b: models.build_backbone("mobilenetv2_035", 32, weights="noisy"),
-            r"'imagenet' or None. Received: weights='noisy'",
+            r"mobilenetv2_035 are one of \['imagenet', 'pocket'\] or None. Received: weights='noisy'",
+        ),
+        (
+            lambda b: models.build_backbone("mobilenetv2_100", 32, weights="pocket"),
+            r"mobilenetv2_100 are one of \['imagenet'\] or None. Received: weights='pocket'",
         ),
         (lambda b: models.unfreeze(b), r"either last or from_block. Received: last=None, from_block=None"),
         (

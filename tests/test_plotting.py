@@ -189,6 +189,27 @@ def test_runs_are_a_solid_and_a_dashed_line_each(metric, label):
     assert label is None or ax.yaxis.get_major_formatter()(0.5) == label
 
 
+def test_a_metric_without_a_validation_twin_is_one_line_under_the_runs_own_name():
+    ax = plotting.plot_runs(
+        {"pocket": {"probe_accuracy": [0.4, 0.7]}, "both": HISTORY | {"probe_accuracy": [0.5]}}, metric="probe_accuracy"
+    )
+    first, second = ax.lines
+    assert [line.get_label() for line in ax.lines] == legend_labels(ax) == ["pocket", "both"]
+    assert first.get_xydata().tolist() == [[1, 0.4], [2, 0.7]]
+    assert second.get_xydata().tolist() == [[1, 0.5]]
+    assert first.get_linestyle() == "-"
+    assert ax.get_ylabel() == "probe accuracy"
+    assert ax.yaxis.get_major_formatter()(0.5) == "50%"
+
+
+def test_runs_with_and_without_a_validation_twin_share_one_figure():
+    ax = plotting.plot_runs({"pocket": {"loss": [2.0, 1.0]}, "frozen": HISTORY}, metric="loss")
+    assert [line.get_label() for line in ax.lines] == ["pocket", "frozen, training", "frozen, validation"]
+    np.testing.assert_array_equal(ax.lines[2].get_ydata(), HISTORY["val_loss"])
+    colours = [to_hex(line.get_color()) for line in ax.lines]
+    assert colours[0] != colours[1] == colours[2]
+
+
 def test_the_confusion_matrix_counts_rows_of_truth_and_columns_of_prediction():
     ax = plotting.plot_confusion_matrix(Y_TRUE, Y_PROB, NAMES)
     assert [text.get_text() for text in ax.texts] == [str(count) for row in COUNTS for count in row]

@@ -2,23 +2,31 @@
 
 import pytest
 
-from tlhelpers.profiles import PROFILES, choose_profile
+from tlhelpers import devices
+from tlhelpers.profiles import FULL, POCKET, PROFILES, SMOKE, choose_profile
+
+GPU = {"name": "a GPU", "compute_capability": (7, 5)}
 
 
+@pytest.mark.parametrize("requested", [None, "", "auto"])
 @pytest.mark.parametrize(
-    ("requested", "name", "reason"),
-    [
-        (None, "full", "no profile was asked for"),
-        ("auto", "full", "no profile was asked for"),
-        ("full", "full", "TLHELPERS_PROFILE asks for it"),
-        ("smoke", "smoke", "TLHELPERS_PROFILE asks for it"),
-    ],
+    ("gpus", "name", "reason"), [([GPU], "full", "a GPU is visible"), ([], "pocket", "no GPU is visible")]
 )
-def test_auto_follows_the_environment_and_is_full_without_it(monkeypatch, requested, name, reason):
+def test_auto_is_full_where_a_gpu_is_visible_and_pocket_elsewhere(monkeypatch, requested, gpus, name, reason):
+    monkeypatch.setattr(devices, "list_gpus", lambda: gpus)
     if requested is not None:
         monkeypatch.setenv("TLHELPERS_PROFILE", requested)
     profile = choose_profile()
     assert (profile.name, profile.reason) == (name, reason)
+
+
+@pytest.mark.parametrize("gpus", [[], [GPU]])
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_auto_follows_the_environment_whatever_the_device(monkeypatch, name, gpus):
+    monkeypatch.setattr(devices, "list_gpus", lambda: gpus)
+    monkeypatch.setenv("TLHELPERS_PROFILE", name)
+    profile = choose_profile()
+    assert (profile.name, profile.reason) == (name, "TLHELPERS_PROFILE asks for it")
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))
@@ -29,23 +37,44 @@ def test_chapters_parameter_wins_over_the_environment(monkeypatch, name):
 
 
 def test_unknown_profile_is_answered_with_the_allowed_ones():
-    with pytest.raises(ValueError, match=r"one of \['auto', 'full', 'smoke'\]\. Received: name='fast'"):
+    with pytest.raises(ValueError, match=r"one of \['auto', 'pocket', 'full', 'smoke'\]\. Received: name='fast'"):
         choose_profile("fast")
 
 
 def test_unknown_profile_in_the_environment_is_named_as_such(monkeypatch):
     monkeypatch.setenv("TLHELPERS_PROFILE", "fast")
-    message = r"TLHELPERS_PROFILE is one of \['auto', 'full', 'smoke'\]\. Received: TLHELPERS_PROFILE='fast'"
+    message = r"TLHELPERS_PROFILE is one of \['auto', 'pocket', 'full', 'smoke'\]\. Received: TLHELPERS_PROFILE='fast'"
     with pytest.raises(ValueError, match=message):
         choose_profile("auto")
 
 
-@pytest.mark.parametrize(("name", "image_size", "weights"), [("full", 224, "imagenet"), ("smoke", 64, None)])
-def test_profile_sets_images_and_weights(name, image_size, weights):
+@pytest.mark.parametrize(
+    ("name", "drawn", "image_size", "backbone", "weights"),
+    [
+        ("full", False, 224, None, "imagenet"),
+        ("pocket", True, 128, "mobilenetv2_035", "pocket"),
+        ("smoke", True, 128, "mobilenetv2_035", "pocket"),
+    ],
+)
+def test_profile_sets_images_backbone_and_weights(name, drawn, image_size, backbone, weights):
     profile = choose_profile(name)
-    assert (profile.image_size, profile.weights) == (image_size, weights)
+    assert (profile.drawn, profile.image_size) == (drawn, image_size)
+    assert (profile.backbone, profile.weights) == (backbone, weights)
+
+
+def test_smoke_trains_as_pocket_does_for_two_epochs():
+    assert (SMOKE.baseline_epochs, SMOKE.head_epochs, SMOKE.fine_tuning_epochs) == (2, 2, 2)
+    assert min(POCKET.baseline_epochs, POCKET.head_epochs, POCKET.fine_tuning_epochs) > 2
+    given = {"name", "baseline_epochs", "head_epochs", "fine_tuning_epochs"}
+    rest = [name for name in vars(POCKET) if name not in given]
+    assert [getattr(SMOKE, name) for name in rest] == [getattr(POCKET, name) for name in rest]
+
+
+def test_profiles_stand_under_their_own_names():
+    assert PROFILES == {"pocket": POCKET, "full": FULL, "smoke": SMOKE}
+    assert [profile.name for profile in PROFILES.values()] == list(PROFILES)
 
 
 def test_choosing_leaves_the_table_as_it_was():
     choose_profile("smoke")
-    assert [profile.reason for profile in PROFILES.values()] == ["", ""]
+    assert [profile.reason for profile in PROFILES.values()] == ["", "", ""]

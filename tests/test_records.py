@@ -89,9 +89,12 @@ def test_a_record_stands_under_study_protocol_model_and_seed(folder):
     assert sorted(file.name for file in path.parent.iterdir()) == ["seed-3.json", "seed-3.npz"]
 
 
-def test_a_record_is_written_to_the_runs_folder_by_default(tmp_path, monkeypatch):
+def test_a_record_is_saved_in_no_folder_but_the_one_it_is_given(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))
-    assert records.save_record(make_record()).is_relative_to(tmp_path / "runs")
+    assert records.save_record(make_record(), folder).is_relative_to(folder)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(TypeError, match="folder"):
+        records.save_record(make_record())
 
 
 def test_saving_again_replaces_a_record(folder):
@@ -234,13 +237,11 @@ def test_no_records_have_an_empty_summary():
     assert list(summary.columns) == ["mean", "half_width", "seeds"]
 
 
-def test_the_reproduction_table_quotes_and_compares(folder, tmp_path):
+def test_the_reproduction_table_quotes_and_compares(folder):
     for seed, wrong in enumerate((0, 1, 2)):
         records.save_record(make_record(seed=seed, wrong=wrong), folder)
-    records.save_record(make_record(wrong=4, strategy="last6"), tmp_path / "runs")
-    table = records.reproduction_table(
-        "flowers", records.load_records("flowers", folder=tmp_path / "runs"), recorded=folder
-    )
+    run = make_record(wrong=4, strategy="last6")
+    table = records.reproduction_table("flowers", {("careful", run.model): run}, recorded=folder)
     assert list(table.columns) == ["published", "recorded", "this build"]
     assert len(table) == 6
     assert table["published"].tolist() == ["67%", "88%", "91%"] * 2
@@ -254,8 +255,15 @@ def test_the_reproduction_table_quotes_and_compares(folder, tmp_path):
     ]
 
 
-def test_the_reproduction_table_stands_without_any_run(folder, tmp_path):
-    table = records.reproduction_table("flowers", [], protocols=["careful"], recorded=folder)
+def test_a_run_of_another_network_stands_in_the_row_of_the_model_it_is_given_for(folder):
+    run = make_record(wrong=4, network="mobilenetv2_035", profile="pocket", protocol="published")
+    table = records.reproduction_table("flowers", {("published", "mobilenetv2_100-frozen"): run}, recorded=folder)
+    live = table.loc[table["this build"] != "not run in this build", "this build"]
+    assert live.to_dict() == {("published", "MobileNetV2, frozen"): "60.0% (1 seed)"}
+
+
+def test_the_reproduction_table_stands_without_any_run(folder):
+    table = records.reproduction_table("flowers", {}, protocols=["careful"], recorded=folder)
     assert table["recorded"].tolist() == ["no recorded run yet"] * 3
     assert table["this build"].tolist() == ["not run in this build"] * 3
 
@@ -283,6 +291,14 @@ def test_sources_are_compared_model_by_model(folder):
     low, high = metrics.bootstrap_interval(run.y_true, run.y_prob)
     expected = [np.nan, 4.302653 * 0.1 / np.sqrt(3), np.nan, (high - low) / 2]
     np.testing.assert_allclose(points["half_width"], expected, rtol=1e-6)
+
+
+def test_a_run_of_another_network_is_compared_under_the_name_it_is_given(folder):
+    run = make_record(network="mobilenetv2_035", wrong=3)
+    labels = {"mobilenetv2_100-frozen": "Frozen"}
+    points = records.compare_sources("flowers", "careful", labels, {"mobilenetv2_100-frozen": run}, recorded=folder)
+    assert points["source"].tolist() == ["published", "this build"]
+    assert points["accuracy"].tolist() == pytest.approx([0.88, 0.7])
 
 
 def test_records_of_another_protocol_are_not_compared(folder):
@@ -352,12 +368,21 @@ def test_a_record_without_git_has_no_commit(monkeypatch):
     assert make_record().commit == ""
 
 
+COMMITTED = {"full": settings.records_folder(), "pocket": settings.pocket_folder() / "records"}
+
+
+@pytest.fixture(params=COMMITTED)
+def profile(request):
+    """The profile under which the committed records of a folder were measured."""
+    return request.param
+
+
 @pytest.fixture
-def committed():
+def committed(profile):
     """The records of measured runs that the project holds."""
-    found = records.load_records("flowers")
+    found = records.load_records("flowers", folder=COMMITTED[profile])
     if not found:
-        pytest.skip("no committed records yet")
+        pytest.skip(f"no committed records of the profile {profile!r} yet")
     return found
 
 
@@ -389,7 +414,9 @@ def test_committed_records_of_one_protocol_and_seed_share_their_test_images(comm
         assert record.dataset_sha256 == first.dataset_sha256
 
 
-def test_committed_records_stand_where_they_say(committed):
-    paths = {records.record_path(settings.records_folder(), record) for record in committed}
-    assert paths == set(settings.records_folder().glob("flowers/*/*/seed-*.json"))
-    assert {path.with_suffix(".json") for path in settings.records_folder().glob("flowers/*/*/*.npz")} == paths
+def test_committed_records_stand_where_they_say(committed, profile):
+    assert {record.profile for record in committed} == {profile}
+    folder = COMMITTED[profile]
+    paths = {records.record_path(folder, record) for record in committed}
+    assert paths == set(folder.glob("flowers/*/*/seed-*.json"))
+    assert {path.with_suffix(".json") for path in folder.glob("flowers/*/*/*.npz")} == paths

@@ -5,7 +5,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from tlhelpers import settings
+from tlhelpers import profiles, settings
 
 
 @pytest.fixture
@@ -18,19 +18,28 @@ def test_repository_is_recognised_as_a_checkout():
     assert settings.in_checkout()
     assert settings.data_folder() == settings.PROJECT_FOLDER / "data"
     assert settings.records_folder() == settings.PROJECT_FOLDER / "data" / "records"
-    assert settings.runs_folder() == settings.PROJECT_FOLDER / "_build" / "runs"
+    assert settings.pocket_folder() == settings.PROJECT_FOLDER / "data" / "pocket"
+    assert settings.runs_folder("full") == settings.PROJECT_FOLDER / "_build" / "runs" / "full"
 
 
 @pytest.mark.usefixtures("installed")
 def test_installed_wheel_reads_its_own_data_and_writes_below_the_working_folder():
     assert not settings.in_checkout()
     assert settings.data_folder() == settings.PACKAGE_FOLDER / "data"
-    assert settings.runs_folder() == Path.cwd() / "_build" / "runs"
+    assert settings.records_folder() == settings.PACKAGE_FOLDER / "data" / "records"
+    assert settings.pocket_folder() == settings.PACKAGE_FOLDER / "data" / "pocket"
+    assert settings.runs_folder("full") == Path.cwd() / "_build" / "runs" / "full"
+
+
+def test_each_profile_has_a_runs_folder_of_its_own():
+    folders = [settings.runs_folder(name) for name in profiles.PROFILES]
+    assert [folder.name for folder in folders] == ["pocket", "full", "smoke"]
+    assert {folder.parent for folder in folders} == {settings.PROJECT_FOLDER / "_build" / "runs"}
 
 
 @pytest.mark.parametrize(
     ("variable", "function"),
-    [("TLHELPERS_HOME", settings.home_folder), ("TLHELPERS_RUNS", settings.runs_folder)],
+    [("TLHELPERS_HOME", settings.home_folder), ("TLHELPERS_RUNS", lambda: settings.runs_folder("pocket"))],
 )
 def test_folder_variables_are_honoured(monkeypatch, tmp_path, variable, function):
     monkeypatch.setenv(variable, str(tmp_path / "elsewhere"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import stat
 import struct
 import threading
@@ -15,11 +16,11 @@ import pytest
 import requests
 from conftest import CLASS_NAMES, write_archive
 
-from tlhelpers import files, models, settings, sources
+from tlhelpers import drawings, files, models, settings, sources, studies
 from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
 
 ARCHIVE = "flowers-recognition.zip"
-WEIGHTS = models.BACKBONES["mobilenetv2_035"]["file"]
+WEIGHTS = sources.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
 MIB = 2**20
 
 
@@ -138,7 +139,7 @@ def cache(name=ARCHIVE):
 # Missing and damaged archives
 
 
-def test_missing_archive_is_answered_with_three_ways_to_provide_it(flowers):
+def test_missing_archive_is_answered_with_the_ways_to_provide_it_or_do_without(flowers):
     with pytest.raises(MissingDataError) as caught:
         prepare_images(flowers)
     message = str(caught.value)
@@ -146,6 +147,7 @@ def test_missing_archive_is_answered_with_three_ways_to_provide_it(flowers):
     assert "https://www.kaggle.com/datasets/alxmamaev/flowers-recognition and drop the ZIP" in message
     assert f"into {settings.data_folder()}" in message
     assert "set TLHELPERS_MIRROR to a folder or URL" in message
+    assert "choose the profile 'pocket', which needs no photographs" in message
     assert "kagglehub can fetch it (it said: ConnectionError: Kaggle is switched off)" in message
     assert isinstance(caught.value.__cause__, ConnectionError)
 
@@ -315,6 +317,33 @@ def test_incomplete_outer_folder_is_passed_over(provide, tmp_path, flowers):
     complete = [(f"flowers/flowers/{label}/1.jpg", b"whole") for label in flowers.class_names]
     provide(pack(tmp_path / "a.zip", labels=("daisy", "rose"), extra=complete).read_bytes())
     assert (prepare_images(flowers) / "tulip" / "1.jpg").read_bytes() == b"whole"
+
+
+# Drawn pictures
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The drawn edition of the flower study, small, and every way to an archive closed."""
+    monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
+    monkeypatch.setattr(sources, "find_archive", lambda _: pytest.fail("looked for an archive"))
+    return studies.get_study("flowers", drawn=True)
+
+
+def test_pictures_of_a_drawn_study_are_drawn_once_and_no_archive_is_asked_for(mirror, drawn, monkeypatch):
+    folder = prepare_images(drawn)
+    assert folder.is_relative_to(settings.home_folder() / "images" / "flowers-drawn")
+    assert {path.name: len(list(path.iterdir())) for path in folder.iterdir()} == dict.fromkeys(CLASS_NAMES, 30)
+    monkeypatch.setattr(drawings, "draw_files", lambda *_, **__: pytest.fail("drawn a second time"))
+    assert prepare_images(drawn) == folder
+
+
+def test_drawn_and_found_pictures_never_share_a_folder(mirror, flowers, monkeypatch):
+    monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
+    found, drawn = prepare_images(flowers), prepare_images(studies.get_study("flowers", drawn=True))
+    assert not found.is_relative_to(drawn)
+    assert not drawn.is_relative_to(found)
+    assert len(list(found.rglob("*.jpg"))) == 8 * 5
 
 
 # The order of the sources
@@ -528,7 +557,7 @@ def test_damaged_weights_are_refused(mirror, random_weights, damage):
 
 def test_weights_of_another_backbone_are_refused(mirror, random_weights):
     (mirror / "weights").mkdir()
-    wider = models.BACKBONES["mobilenetv2_100"]["file"]
+    wider = sources.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]
     (mirror / "weights" / wider).write_bytes(random_weights[1].read_bytes())
     with pytest.raises(BadArchiveError, match="A weight file fits its backbone and is whole"):
         models.build_backbone("mobilenetv2_100", 32, weights="imagenet")
@@ -555,6 +584,45 @@ def test_weights_come_over_http_and_stay_in_the_cache(website, random_weights, m
     monkeypatch.delenv("TLHELPERS_MIRROR")
     assert sources.find_weights(WEIGHTS) == cache(WEIGHTS)
     assert website.requests == ["SHA256SUMS", f"weights/{WEIGHTS}"]
+
+
+def test_imagenet_weights_are_taken_from_the_mirror_then_the_cache(mirror):
+    name = sources.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
+    places = [mirror / "weights" / name, cache(name)]
+    for path in places:
+        files.write_text(path, "weights")
+    for path in places:
+        assert sources.find_weights(name) == path
+        path.unlink()
+
+
+@pytest.fixture
+def embedded(random_weights):
+    """The backbone of `random_weights`, in the book as the pocket one, with its card."""
+    backbone, _ = random_weights
+    name = sources.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
+    settings.pocket_folder().mkdir(parents=True)
+    backbone.save_weights(settings.pocket_folder() / name)
+    write_card(sources.digest_of_weights(backbone))
+    return backbone
+
+
+def write_card(digest):
+    files.write_text(settings.pocket_folder() / sources.CARD_FILE, json.dumps({"arrays_sha256": digest}))
+
+
+def test_pocket_weights_come_from_the_book_alone(website, embedded):
+    loaded = models.build_backbone("mobilenetv2_035", 64, weights="pocket")
+    for expected, received in zip(embedded.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, expected)
+    assert website.requests == []
+
+
+def test_pocket_weights_other_than_those_of_the_card_are_refused(embedded):
+    write_card("0" * 64)
+    received = sources.digest_of_weights(embedded)
+    with pytest.raises(BadArchiveError, match=f"have the SHA-256 {'0' * 64}. Received: {received} from "):
+        models.build_backbone("mobilenetv2_035", 32, weights="pocket")
 
 
 def test_digest_of_weights_depends_on_the_arrays_alone(random_weights):

@@ -1,10 +1,10 @@
 """The table of studies agrees with the numbers their sources published."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from tlhelpers import studies
+from tlhelpers import models, studies
 from tlhelpers.studies import STUDIES, get_study, published_model, published_numbers
 
 
@@ -34,6 +34,20 @@ def test_flower_study_has_the_published_4317_images():
     published = published_numbers("flowers")
     assert (flowers.published_count, published["train"], published["test"]) == (4317, 3454, 863)
     assert flowers.num_classes == 5
+
+
+def test_study_names_a_backbone_that_its_source_published(study):
+    networks = {model["network"] for model in published_numbers(study.name)["models"]}
+    assert study.backbone in models.BACKBONES
+    assert study.backbone in networks
+
+
+def test_drawn_edition_differs_in_its_pictures_and_its_folds_alone(study):
+    drawn = get_study(study.name, drawn=True)
+    assert (study.drawn, study.fold_part) == (False, "test")
+    assert (drawn.drawn, drawn.fold_part) == (True, "train")
+    assert replace(drawn, drawn=False, fold_part="test") == study
+    assert get_study(study.name) == study
 
 
 @pytest.mark.parametrize("function", [get_study, published_numbers, lambda name: published_model(name, "any")])

@@ -200,7 +200,7 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def fit(folder, *, epochs=4, stop_after=None):
+def fit(folder, *, first_epoch=0, epochs=4, stop_after=None):
     """Fits a fresh model with a fresh callback; returns both."""
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
@@ -212,7 +212,7 @@ def fit(folder, *, epochs=4, stop_after=None):
     callbacks = [resume] if stop_after is None else [resume, StopAfter(stop_after)]
     options = {"batch_size": 4, "shuffle": False, "verbose": 0, "validation_data": (inputs, targets)}
     try:
-        model.fit(inputs, targets, epochs=epochs, callbacks=callbacks, **options)
+        model.fit(inputs, targets, initial_epoch=first_epoch, epochs=epochs, callbacks=callbacks, **options)
     except KeyboardInterrupt:
         assert folder.is_dir()
     return model, resume
@@ -267,6 +267,25 @@ def test_a_fit_killed_between_the_history_and_the_state_repeats_that_epoch_once(
     (folder / "latest.weights.h5").write_bytes(older_weights)
     _, resumed = fit(folder)
     np.testing.assert_allclose(resumed.history["loss"], undisturbed[1].history["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("repeated", [3, 5], ids=["its first epoch", "a later one"])
+def test_a_fit_that_starts_later_and_repeats_an_epoch_keeps_the_right_history(tmp_path, undisturbed, repeated):
+    folder = tmp_path / "state"
+    state = [folder / "training_metadata.json", folder / "latest.weights.h5"]
+    older = []
+    if repeated > 3:
+        fit(folder, first_epoch=2, epochs=6, stop_after=repeated - 1)
+        older = [path.read_bytes() for path in state]
+    fit(folder, first_epoch=2, epochs=6, stop_after=repeated)
+    for path in state:  # killed when the history was written and the state was not
+        path.unlink()
+    for path, content in zip(state, older, strict=False):
+        path.write_bytes(content)
+    model, resumed = fit(folder, first_epoch=2, epochs=6)
+    assert model.history.epoch == list(range(repeated - 1, 6))
+    np.testing.assert_allclose(resumed.history["loss"], undisturbed[1].history["loss"], rtol=1e-5)
+    assert {len(values) for values in resumed.history.values()} == {4}
 
 
 def test_a_folder_used_again_starts_anew(tmp_path):

@@ -1,7 +1,7 @@
 """Executes the chapters and builds the site.
 
-python -m tlhelpers.build book --profile full
-python -m tlhelpers.build records --protocol published --seeds 0 1 2
+python -m tlhelpers.build book --profile pocket
+python -m tlhelpers.build records --profile full --protocol published --seeds 0 1 2
 """
 
 import argparse
@@ -32,8 +32,8 @@ STARTUP_MESSAGE = re.compile(r"WARNING: All log messages before absl::Initialize
 # The chapters that train, and the records each leaves for one protocol and seed.
 RECORDED_CHAPTERS = {
     "book/03_baseline_cnn.ipynb": ["baseline_cnn-scratch"],
-    "book/04_frozen_backbone.ipynb": ["mobilenetv2_100-frozen"],
-    "book/05_fine_tuning.ipynb": ["mobilenetv2_100-last6", "mobilenetv2_100-last6_bn_updating"],
+    "book/04_frozen_backbone.ipynb": ["{backbone}-frozen"],
+    "book/05_fine_tuning.ipynb": ["{backbone}-{fine_tuned}", "{backbone}-{fine_tuned}_bn_updating"],
 }
 
 
@@ -134,16 +134,30 @@ def hide_injected_parameters(notebook):
 def stage_source(chapters):
     """Lays out what jupyter-book reads, beside the executed chapters.
 
+    The foot of every page, with or without code, says what the first chapter was run on.
+
     Args:
         chapters: list of str. Notebooks, which are not copied: their executed copies take their place.
     """
-    for name in ("_config.yml", "_toc.yml"):
-        _copy(settings.PROJECT_FOLDER / name, STAGING_FOLDER / name)
+    _copy(settings.PROJECT_FOLDER / "_toc.yml", STAGING_FOLDER / "_toc.yml")
+    config = yaml.safe_load((settings.PROJECT_FOLDER / "_config.yml").read_text(encoding="utf-8"))
+    config["html"]["extra_footer"] = find_badge(nbformat.read(STAGING_FOLDER / chapters[0], as_version=4))
+    files.write_text(STAGING_FOLDER / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     for path in sorted((settings.PROJECT_FOLDER / "book").rglob("*")):
         relative = path.relative_to(settings.PROJECT_FOLDER)
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and str(relative) not in chapters:
             _copy(path, STAGING_FOLDER / relative)
+
+
+def find_badge(notebook):
+    """The badge among the outputs of an executed chapter, as HTML; empty when it has none."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("data", {}).get("text/html", "")
+            if "run-badge" in text:
+                return text
+    return ""
 
 
 def build_site():
@@ -182,9 +196,9 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
     """
     chosen = profiles.choose_profile(profile)
     manifest.check_protocol(protocol, seed)
-    sources.prepare_images(studies.get_study("flowers"))
-    if chosen.weights:
-        sources.find_weights(sources.WEIGHT_FILES["mobilenetv2_100"])
+    study = studies.get_study("flowers", drawn=chosen.drawn)
+    sources.prepare_images(study)
+    sources.find_weights(sources.WEIGHT_FILES[chosen.weights][chosen.backbone or study.backbone])
     chapters = list_chapters()
     selected = _select(chapters, only)
     missing = [name for name in chapters if name not in selected and not (STAGING_FOLDER / name).is_file()]
@@ -200,27 +214,46 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
     return build_site()
 
 
-def make_records(*, protocol, seeds, folder=None):
+def list_recorded(profile):
+    """The records that each training chapter leaves under a profile.
+
+    Args:
+        profile: Profile.
+
+    Returns:
+        dict from chapter to a list of `<network>-<strategy>`.
+    """
+    names = {
+        "backbone": profile.backbone or studies.get_study("flowers").backbone,
+        "fine_tuned": profile.fine_tuned,
+    }
+    return {chapter: [model.format(**names) for model in models] for chapter, models in RECORDED_CHAPTERS.items()}
+
+
+def make_records(*, profile, protocol, seeds, folder=None):
     """Records the flower study's models by executing the chapters that train them.
 
     A protocol and seed whose records are complete is skipped, so that a killed run can be started again.
 
     Args:
+        profile: str. A profile's name.
         protocol: str. `"published"` or `"careful"`.
         seeds: list of int.
-        folder: Path or None. None means the committed records.
+        folder: Path or None. None means the committed records of that profile.
     """
-    folder = Path(folder or settings.records_folder())
+    chosen = profiles.choose_profile(profile)
+    committed = settings.pocket_folder() / "records" if chosen.drawn else settings.records_folder()
+    folder = Path(folder or committed)
     os.environ["TLHELPERS_RUNS"] = str(folder)
     for seed in seeds:
         manifest.check_protocol(protocol, seed)
-        for chapter, models in RECORDED_CHAPTERS.items():
+        for chapter, models in list_recorded(chosen).items():
             found = records.load_records("flowers", folder=folder, protocol=protocol)
             if {record.model for record in found if record.seed == seed} >= set(models):
                 print(f"{chapter}, {protocol}, seed {seed}: recorded before")
                 continue
-            executed = BUILD_FOLDER / "recording" / protocol / f"seed-{seed}" / Path(chapter).name
-            parameters = {"PROFILE": "full", "PROTOCOL": protocol, "SEED": seed}
+            executed = BUILD_FOLDER / "recording" / chosen.name / protocol / f"seed-{seed}" / Path(chapter).name
+            parameters = {"PROFILE": chosen.name, "PROTOCOL": protocol, "SEED": seed}
             seconds = execute_chapter(settings.PROJECT_FOLDER / chapter, executed, parameters)
             print(f"{chapter}, {protocol}, seed {seed}: {seconds:.0f} s", flush=True)
 
@@ -235,6 +268,7 @@ def main(arguments=None):
     book.add_argument("--seed", type=int, default=0)
     book.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
     recording = commands.add_parser("records", help="train the recorded runs")
+    recording.add_argument("--profile", default="full", choices=["full", "pocket"])
     recording.add_argument("--protocol", default="published", choices=manifest.PROTOCOLS)
     recording.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = vars(parser.parse_args(arguments))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tlhelpers import devices, manifest, metrics, models, plotting, profiles, records, settings, studies
 
-RECORDED = "recorded runs on the real data"
+NO_CONFUSION = "no other confusion"
 PROTOCOL_NOTES = {
     "published": "as in the source, the test images also draw the validation curves; nothing is chosen by them",
     "careful": "duplicates kept together; test images used once",
@@ -33,6 +33,11 @@ class Chapter:
     device: devices.Device
     protocol: str
     seed: int
+
+    @property
+    def backbone(self):
+        """The name of this profile's pretrained network: the source's own, or the embedded one."""
+        return self.profile.backbone or self.study.backbone
 
     @cached_property
     def manifest(self):
@@ -69,7 +74,7 @@ class Chapter:
         """Saves what a trained model left as a record of this build.
 
         Args:
-            network: str. Such as `"baseline_cnn"`.
+            network: str. `backbone`, or such as `"baseline_cnn"`.
             strategy: str. Such as `"scratch"`.
             model: keras.Model. Its parameters are counted as they are frozen now.
             y_prob: float array `(n, classes)`, one row per test image.
@@ -94,7 +99,7 @@ class Chapter:
             seconds=seconds,
             hardware=devices.hardware_facts(self.device),
         )
-        records.save_record(record)
+        records.save_record(record, settings.runs_folder(self.profile.name))
         return record
 
     def describe_recorded(self, model):
@@ -102,15 +107,17 @@ class Chapter:
         return records.describe_recorded(self.study.name, self.protocol, model)
 
     def describe_confusions(self, record):
-        """The most frequent confusions of a record in words, such as "rose taken for tulip (9 photographs)"."""
+        """The three most frequent confusions of a record in words, such as "rose taken for tulip (9 pictures)"."""
         confusions = metrics.top_confusions(record.y_true, record.y_prob, self.study.class_names)
-        return [f"{true} taken for {predicted} ({count} photographs)" for true, predicted, count in confusions]
+        counted = [(true, predicted, f"{count} picture{'s' * (count != 1)}") for true, predicted, count in confusions]
+        words = [f"{true} taken for {predicted} ({pictures})" for true, predicted, pictures in counted]
+        return words + [NO_CONFUSION] * (metrics.TOP_CONFUSIONS - len(words))
 
     def load_runs_or_records(self, names):
         """This build's records of some models, or, where one is missing, the committed ones of the same seed.
 
         Args:
-            names: list of str, `<network>-<strategy>`.
+            names: list of str, `<network>-<strategy>`, as the source calls them.
 
         Returns:
             tuple of a dict from name to Record, in the order of `names`, and a str that says which they are.
@@ -118,7 +125,8 @@ class Chapter:
         Raises:
             ValueError: when neither has them all; the message names the missing ones.
         """
-        for origin, found in (("runs of this build", self.load_runs()), (RECORDED, self._load_recorded())):
+        recorded = f"recorded runs on {self.profile.images}"
+        for origin, found in (("runs of this build", self.load_runs()), (recorded, self._load_recorded())):
             if set(names) <= set(found):
                 return {name: found[name] for name in names}, origin
         raise ValueError(
@@ -148,21 +156,23 @@ class Chapter:
         return errors[errors["wrong"]].sort_values("confidence", ascending=False)
 
     def load_runs(self):
-        """This build's records under this chapter's protocol, profile and seed, by model name.
+        """This build's records under this chapter's protocol, profile and seed, by the source's name of the model.
 
         Returns:
             dict from `<network>-<strategy>` to Record.
         """
-        return {record.model: record for record in self.load_live_records() if record.protocol == self.protocol}
+        live = self.load_live_records()
+        return {model: record for (protocol, model), record in live.items() if protocol == self.protocol}
 
     def load_live_records(self):
         """This build's records under this chapter's profile and seed, whatever the protocol.
 
         Returns:
-            list of Record.
+            dict from a protocol and the source's name of a model to Record. Where the profile has another
+            backbone than the source, or unfreezes more of it, its models stand in for the source's.
         """
-        found = records.load_records(self.study.name, folder=settings.runs_folder())
-        return [record for record in found if (record.profile, record.seed) == (self.profile.name, self.seed)]
+        found = self._load(settings.runs_folder(self.profile.name))
+        return {key: record for key, record in found.items() if record.profile == self.profile.name}
 
     def confusion_table(self, record):
         """Counts of true class (rows) against predicted class (columns), for those who cannot see the figure.
@@ -177,9 +187,18 @@ class Chapter:
         true, predicted = names[record.y_true], names[record.y_prob.argmax(axis=1)]
         return pd.crosstab(pd.Series(true, name="true"), pd.Series(predicted, name="predicted"))
 
+    def _source_name(self, record):
+        network = self.study.backbone if record.network == self.backbone else record.network
+        strategy = record.strategy.replace(self.profile.fine_tuned, f"last{self.study.unfrozen}")
+        return f"{network}-{strategy}"
+
     def _load_recorded(self):
-        found = records.load_records(self.study.name, protocol=self.protocol)
-        return {record.model: record for record in found if record.seed == self.seed}
+        folder = settings.pocket_folder() / "records" if self.study.drawn else settings.records_folder()
+        return {model: record for (protocol, model), record in self._load(folder).items() if protocol == self.protocol}
+
+    def _load(self, folder):
+        found = records.load_records(self.study.name, folder=folder)
+        return {(r.protocol, self._source_name(r)): r for r in found if r.seed == self.seed}
 
     def _repr_html_(self):
         row = devices.describe_choices(self.profile, self.device).iloc[0]
@@ -206,8 +225,8 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0):
     Raises:
         ValueError: when an argument has an unknown value; the message names the allowed ones.
     """
-    chosen_study = studies.get_study(study)
     chosen_profile = profiles.choose_profile(profile)
+    chosen_study = studies.get_study(study, drawn=chosen_profile.drawn)
     manifest.check_protocol(protocol, seed)
     plotting.use_book_style()
     return Chapter(chosen_study, chosen_profile, devices.prepare_device(seed), protocol, seed)

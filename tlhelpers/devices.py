@@ -2,13 +2,17 @@
 
 import os
 import platform
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 
 import psutil
 
+from tlhelpers import files
+
 MIXED_PRECISION_CAPABILITY = (7, 0)
 CPU_BATCH_SIZE = 32
 GPU_BATCH_SIZE = 64
+SMALL_WORK = 200  # items below which starting processes costs more than it gains
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,27 @@ def available_cores():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def map_over_cores(function, items, *, description, workers=None):
+    """Maps over processes, or in this one when the work is small; shows progress.
+
+    Args:
+        function: callable of one item, picklable.
+        items: sequence.
+        description: str. What the progress bar says.
+        workers: int or None. Processes to use; None means one per core.
+
+    Yields:
+        The results, in order.
+    """
+    workers = workers or available_cores()
+    if workers == 1 or len(items) < SMALL_WORK:
+        yield from files.progress(map(function, items), description=description, total=len(items))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        results = pool.map(function, items, chunksize=32)
+        yield from files.progress(results, description=description, total=len(items))
 
 
 def prepare_device(seed=0, *, precision="auto", deterministic=True):

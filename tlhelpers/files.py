@@ -39,11 +39,11 @@ def atomic_file(path):
         path: Path. The file to write; missing parent folders are made.
 
     Yields:
-        Path. The temporary file, with the suffix of `path`.
+        Path. The temporary file, with the suffixes of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".", suffix="".join(path.suffixes), dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

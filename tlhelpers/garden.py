@@ -13,11 +13,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 SUPERSAMPLING = 2
-FORMS = ("rays", "rosette", "cup", "clock")
+JPEG_QUALITY = 88
 ALONG = np.linspace(0, 1, 8)
 UNTURNED = np.eye(2)
 THERE_AND_BACK = np.concatenate([ALONG, ALONG[::-1]])
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
+
+
+# Of which species are made up, by form. Nobody makes up a clock: only the dandelion has one.
+FORM_RANGES = {
+    "rays": {"petals": (4, 36), "rings": (1, 4), "width": (0.07, 0.6), "disc": (0.0, 0.6)},
+    "rosette": {"petals": (3, 9), "rings": (2, 6), "width": (0.6, 1.2), "disc": (0.0, 0.5)},
+    "cup": {"petals": (3, 7), "rings": (1, 3), "width": (0.35, 0.9), "disc": (0.0, 0.1)},
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Species:
 
     Args:
         name: str.
-        forms: dict from a form of `FORMS` to how often it occurs; the shares need not sum to one.
+        forms: dict from a form (rays, rosette, cup or clock) to how often it occurs; the shares need not sum to one.
         hues: tuple of triples `(hue, saturation, value)` in 0..1: the petals' colour varieties.
         petals: pair of int. Petals of one ring.
         rings: pair of int. Rings of petals, one inside the other.
@@ -82,7 +90,7 @@ TARGETS = {
         (4, 6),
         (0.85, 1.2),
         (0.6, 0.8),
-        (0.0, 0.0),
+        (0.0, 0.06),
         (0.1, 0.5, 0.6),
         (0.45, 0.6),
     ),
@@ -155,32 +163,49 @@ def draw_flower(species, seed, index, size=96):
 
 
 def draw_species(seed, index):
-    """Makes up a species that is none of `TARGETS`, for pretraining.
+    """Makes up a species that is none of `TARGETS` and shaped like none of them, for pretraining.
 
     Args:
         seed: int.
         index: int. The same seed and index give the same species.
 
     Returns:
-        Species.
+        Species. It has one form, one of `FORM_RANGES`, and one colour.
     """
     rng = np.random.default_rng([seed, index])
-    forms = {FORMS[i]: float(share) for i, share in enumerate(rng.dirichlet([0.25, 0.25, 0.25, 0.1])) if share > 0.15}
-    hues = tuple((rng.random(), rng.uniform(0.1, 1), rng.uniform(0.45, 1)) for _ in range(rng.integers(1, 4)))
-    petals, rings = int(rng.integers(3, 36)), int(rng.integers(1, 5))
-    width, tip, disc, leaf = rng.uniform(0.08, 1.1), rng.uniform(0.3, 0.85), rng.uniform(0, 0.6), rng.uniform(0.1, 0.8)
-    disc_hue = (rng.random(), rng.uniform(0.2, 1), rng.uniform(0.15, 0.95))
+    while True:
+        species = _make_up(rng, f"species-{seed}-{index}")
+        if not any(resembles(species, target) for target in TARGETS.values()):
+            return species
+
+
+def resembles(species, target):
+    """Whether two species share a form and every range of petals, rings, widths and discs overlaps."""
+    ranges = ("petals", "rings", "width", "disc")
+    overlaps = (
+        max(one[0], other[0]) <= min(one[1], other[1])
+        for one, other in ((getattr(species, name), getattr(target, name)) for name in ranges)
+    )
+    return bool(species.forms.keys() & target.forms.keys()) and all(overlaps)
+
+
+def _make_up(rng, name):
+    form = str(rng.choice(list(FORM_RANGES)))
+    ranges = FORM_RANGES[form]
+    petals, rings = (int(rng.integers(low, high + 1)) for low, high in (ranges["petals"], ranges["rings"]))
+    width, disc = rng.uniform(*ranges["width"]), rng.uniform(*ranges["disc"])
+    tip, leaf = rng.uniform(0.3, 0.85), rng.uniform(0.1, 0.8)
     return Species(
-        f"species-{seed}-{index}",
-        forms,
-        hues,
-        (petals, petals + max(1, petals // 4)),
-        (rings, rings + 1),
-        (width * 0.85, width * 1.15),
-        (tip - 0.05, tip + 0.05),
-        (disc * 0.85, disc * 1.1),
-        disc_hue,
-        (leaf * 0.8, leaf * 1.2),
+        name,
+        {form: 1},
+        ((rng.random(), rng.beta(1, 0.8), rng.uniform(0.5, 1)),),
+        (petals, petals + petals // 5),
+        (rings, rings),
+        (width * 0.9, width * 1.1),
+        (tip - 0.03, tip + 0.03),
+        (disc * 0.9, disc * 1.1),
+        (rng.random(), rng.uniform(0.2, 1), rng.uniform(0.15, 0.95)),
+        (leaf * 0.85, leaf * 1.15),
     )
 
 

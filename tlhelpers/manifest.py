@@ -1,6 +1,5 @@
 """One row per image: path, label, hash, verdict, duplicate group; and the splits made from them."""
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -75,8 +74,9 @@ def build_manifest(folder, class_names, *, workers=None):
     paths = [path for name in class_names for path in sorted((Path(folder) / name).rglob("*"))]
     paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
     inspect = partial(inspect_image, converted_folder=settings.home_folder() / "converted")
+    inspected = devices.map_over_cores(inspect, paths, description="Reading images", workers=workers)
     rows, hashes = [], []
-    for path, (facts, image_hash) in zip(paths, _map(inspect, paths, workers), strict=True):
+    for path, (facts, image_hash) in zip(paths, inspected, strict=True):
         label = path.relative_to(folder).parts[0]
         rows.append({"path": str(path), "label": label, **facts})
         hashes.append(image_hash)
@@ -164,10 +164,11 @@ def group_duplicates(sha256, hashes):
 def split_manifest(manifest, study, *, protocol="careful", seed=0):
     """Assigns the usable images of a manifest to training, validation and test.
 
-    `published` follows the source: a stratified test part of the published size, all readable files, duplicates
+    `published` follows the source: a stratified fifth for testing, all readable files, duplicates
     or not; the source validates on its test part, so there is no validation part of its own.
     `careful` keeps duplicates together and leaves out images filed under two classes: fold `seed` of five is the
     test part, and a tenth of all images is cut from the rest for validation.
+    Of drawn pictures the fold is the training part and the rest tests, see `Study.fold_part`.
 
     Args:
         manifest: pandas.DataFrame, as from `load_manifest`.
@@ -240,11 +241,11 @@ def count_leaks(table):
 
 def _published_split(usable, study, seed):
     published = len(usable) == study.published_count
-    test_count = study.published_test_count if published else round(len(usable) / FOLDS)
-    splitter = StratifiedShuffleSplit(1, test_size=test_count, random_state=seed)
-    _, test = next(splitter.split(usable, usable["target"]))
-    split = np.full(len(usable), "train", dtype=object)
-    split[test] = "test"
+    count = study.published_test_count if published else round(len(usable) / FOLDS)
+    splitter = StratifiedShuffleSplit(1, test_size=count, random_state=seed)
+    _, fold = next(splitter.split(usable, usable["target"]))
+    split = np.full(len(usable), _other_part(study), dtype=object)
+    split[fold] = study.fold_part
     return split
 
 
@@ -257,15 +258,19 @@ def _careful_split(usable, study, seed):
         )
     target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED)
-    rest, test = list(folds.split(target, target, group))[seed]
+    rest, fold = list(folds.split(target, target, group))[seed]
     parts = round(len(rest) / (VALIDATION_SHARE * len(usable)))
     parts = min(parts, np.bincount(target[rest]).max())  # a few images per class give no eight parts
     inner = StratifiedGroupKFold(parts, shuffle=True, random_state=SPLIT_SEED + seed)
     _, validation = next(inner.split(target[rest], target[rest], group[rest]))
-    split = np.full(len(usable), "train", dtype=object)
-    split[test] = "test"
+    split = np.full(len(usable), _other_part(study), dtype=object)
+    split[fold] = study.fold_part
     split[rest[validation]] = "validation"
     return split
+
+
+def _other_part(study):
+    return "train" if study.fold_part == "test" else "test"
 
 
 def _mark_two_classes(manifest):
@@ -274,7 +279,7 @@ def _mark_two_classes(manifest):
     classes = manifest[readable].groupby("group")["label"].nunique()
     mixed = readable & manifest["group"].isin(classes[classes > 1].index)
     manifest.loc[mixed, "verdict"] = "two_classes"
-    manifest.loc[mixed, "reason"] = "the same photograph stands under several classes"
+    manifest.loc[mixed, "reason"] = "the same picture stands under several classes"
     return manifest
 
 
@@ -318,18 +323,6 @@ def _check_classes(manifest, class_names, folder):
         raise ValueError(
             f"Every class has at least one readable image. Missing: {empty}. Received: folder={str(folder)!r}"
         )
-
-
-def _map(function, items, workers):
-    """Maps over processes, or in this one when the work is small; yields results in order, progress shown."""
-    workers = workers or devices.available_cores()
-    description = "Reading images"
-    if workers == 1 or len(items) < 200:
-        yield from files.progress(map(function, items), description=description, total=len(items))
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        results = pool.map(function, items, chunksize=32)
-        yield from files.progress(results, description=description, total=len(items))
 
 
 def _folder_key(folder):

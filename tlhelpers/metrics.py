@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 CALIBRATION_BINS = 15
 CONFIDENCE_LEVEL = 0.95
 BOOTSTRAP_SAMPLES = 2000
+TOP_CONFUSIONS = 3
 
 
 def evaluate(y_true, y_prob, class_names):
@@ -149,14 +150,14 @@ def compare_paired(y_true, y_prob_a, y_prob_b):
     return {"only_a": only_a, "only_b": only_b, "p_value": float(p_value)}
 
 
-def top_confusions(y_true, y_prob, class_names, *, count=3):
+def top_confusions(y_true, y_prob, class_names, *, count=TOP_CONFUSIONS):
     """The most frequent confusions.
 
     Args:
         y_true: int array `(n,)`.
         y_prob: float array `(n, classes)`.
         class_names: sequence of str.
-        count: int. How many to return.
+        count: int. How many to return at most; what never happens is no confusion.
 
     Returns:
         list of tuples (true class, predicted class, images), most frequent first, equal ones in class order.
@@ -165,4 +166,4 @@ def top_confusions(y_true, y_prob, class_names, *, count=3):
     matrix = confusion_matrix(y_true, np.asarray(y_prob).argmax(axis=1), labels=indices)
     pairs = np.argwhere(~np.eye(len(indices), dtype=bool))
     order = np.argsort(-matrix[tuple(pairs.T)], kind="stable")[:count]
-    return [(class_names[t], class_names[p], int(matrix[t, p])) for t, p in pairs[order]]
+    return [(class_names[t], class_names[p], int(matrix[t, p])) for t, p in pairs[order] if matrix[t, p]]

@@ -9,16 +9,8 @@ from keras import layers
 from tlhelpers import sources
 
 BACKBONES = {
-    "mobilenetv2_100": {
-        "builder": keras.applications.MobileNetV2,
-        "alpha": 1.0,
-        "file": sources.WEIGHT_FILES["mobilenetv2_100"],
-    },
-    "mobilenetv2_035": {
-        "builder": keras.applications.MobileNetV2,
-        "alpha": 0.35,
-        "file": sources.WEIGHT_FILES["mobilenetv2_035"],
-    },
+    "mobilenetv2_100": {"builder": keras.applications.MobileNetV2, "alpha": 1.0},
+    "mobilenetv2_035": {"builder": keras.applications.MobileNetV2, "alpha": 0.35},
 }
 
 
@@ -66,7 +58,8 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     Args:
         name: str. A key of `BACKBONES`.
         image_size: int. Side of the square input, pixels; at least 32.
-        weights: str or None. `"imagenet"` for pretrained weights, None for random ones.
+        weights: str or None. `"imagenet"` for weights pretrained on photographs, `"pocket"` for those that travel
+            with the book, pretrained on drawings (`mobilenetv2_035` only), None for random ones.
 
     Returns:
         keras.Model. Input `(batch, image_size, image_size, 3)` in 0..255,
@@ -80,8 +73,9 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     """
     if name not in BACKBONES:
         raise ValueError(f"A backbone is one of {sorted(BACKBONES)}. Received: name={name!r}")
-    if weights not in ("imagenet", None):
-        raise ValueError(f"Weights are 'imagenet' or None. Received: weights={weights!r}")
+    offered = sorted(kind for kind, names in sources.WEIGHT_FILES.items() if name in names)
+    if weights not in (*offered, None):
+        raise ValueError(f"Weights of {name} are one of {offered} or None. Received: weights={weights!r}")
     row = BACKBONES[name]
     inputs = keras.Input((image_size, image_size, 3), name="image")
     rescaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(inputs)
@@ -92,8 +86,8 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
         weights=None,
     )
     backbone = keras.Model(inputs, network.output, name=name)
-    if weights == "imagenet":
-        sources.load_backbone_weights(backbone, row["file"])
+    if weights:
+        sources.load_backbone_weights(backbone, sources.WEIGHT_FILES[weights][name])
     return backbone
 
 

@@ -78,11 +78,11 @@ def plot_learning_curves(history, *, axes=None):
 
 
 def plot_runs(histories, *, metric="accuracy", ax=None):
-    """One metric of several runs by epoch: training solid, validation dashed.
+    """One metric of several runs by epoch: training solid, validation dashed where there is one.
 
     Args:
         histories: dict from a run's label to its history (dict of lists, one value per epoch).
-        metric: str. A key of the histories that has a `val_` twin.
+        metric: str. A key of the histories; `val_` and the metric is the validation's.
         ax: Axes or None. None makes a figure.
 
     Returns:
@@ -93,11 +93,13 @@ def plot_runs(histories, *, metric="accuracy", ax=None):
     for index, (label, history) in enumerate(histories.items()):
         epochs = np.arange(1, len(history[metric]) + 1)
         style = {"color": PALETTE[index], "marker": "os^D"[index % 4], "markersize": 3}
-        ax.plot(epochs, history[metric], **style, label=f"{label}, training")
-        ax.plot(epochs, history[f"val_{metric}"], **style, linestyle="--", label=f"{label}, validation")
-    ax.set(xlabel="epoch", ylabel=metric)
+        part = ", training" if f"val_{metric}" in history else ""
+        ax.plot(epochs, history[metric], **style, label=f"{label}{part}")
+        if f"val_{metric}" in history:
+            ax.plot(epochs, history[f"val_{metric}"], **style, linestyle="--", label=f"{label}, validation")
+    ax.set(xlabel="epoch", ylabel=metric.replace("_", " "))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if metric == "accuracy":
+    if metric.endswith("accuracy"):
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax

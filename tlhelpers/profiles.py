@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from tlhelpers import settings
+from tlhelpers import devices, settings
 
 
 @dataclass(frozen=True)
@@ -12,44 +12,69 @@ class Profile:
     Args:
         name: str. The key in `PROFILES`.
         images: str. What the pictures are, for the badge on each page.
+        drawn: bool. Whether the pictures are drawn on the fly instead of found.
         image_size: int. Side of the square network input, pixels.
-        weights: str or None. `"imagenet"`, or None for random weights.
+        backbone: str or None. The pretrained network, or None for the one that a study's source used.
+        weights: str. What the backbone was pretrained on: `"imagenet"` or `"pocket"`.
         baseline_epochs: int. Passes over the training images for the network trained from scratch.
         head_epochs: int. Passes for a new head on a frozen backbone.
+        head_rate: float. Learning rate of the head.
+        unfrozen: int. How many layers, counted from the end, fine-tuning lets move.
         fine_tuning_epochs: int. Passes for the unfrozen layers.
+        fine_tuning_rate: float. The rate from which that of the unfrozen layers falls.
         reason: str. Why this profile was chosen.
     """
 
     name: str
     images: str
+    drawn: bool
     image_size: int
-    weights: str | None
+    backbone: str | None
+    weights: str
     baseline_epochs: int
     head_epochs: int
+    head_rate: float
+    unfrozen: int
     fine_tuning_epochs: int
+    fine_tuning_rate: float
     reason: str = ""
 
+    @property
+    def fine_tuned(self):
+        """The name of this profile's fine-tuning among the strategies, such as `"last6"`."""
+        return f"last{self.unfrozen}"
 
-PROFILES = {
-    "full": Profile(
-        name="full",
-        images="real photographs",
-        image_size=224,
-        weights="imagenet",
-        baseline_epochs=8,
-        head_epochs=15,
-        fine_tuning_epochs=10,
-    ),
-    "smoke": Profile(
-        name="smoke",
-        images="whatever the test provides",
-        image_size=64,
-        weights=None,
-        baseline_epochs=2,
-        head_epochs=2,
-        fine_tuning_epochs=2,
-    ),
-}
+
+FULL = Profile(
+    name="full",
+    images="real photographs",
+    drawn=False,
+    image_size=224,
+    backbone=None,
+    weights="imagenet",
+    baseline_epochs=8,
+    head_epochs=15,
+    head_rate=3e-4,
+    unfrozen=6,
+    fine_tuning_epochs=10,
+    fine_tuning_rate=1e-4,
+)
+POCKET = Profile(
+    name="pocket",
+    images="drawn flowers, made on the fly",
+    drawn=True,
+    image_size=128,
+    backbone="mobilenetv2_035",
+    weights="pocket",
+    baseline_epochs=20,
+    head_epochs=30,
+    head_rate=1e-3,
+    unfrozen=118,  # from block 4 on
+    fine_tuning_epochs=30,
+    fine_tuning_rate=5e-4,
+)
+SMOKE = replace(POCKET, name="smoke", baseline_epochs=2, head_epochs=2, fine_tuning_epochs=2)
+PROFILES = {profile.name: profile for profile in (POCKET, FULL, SMOKE)}
 
 
 def choose_profile(name="auto"):
@@ -57,7 +82,7 @@ def choose_profile(name="auto"):
 
     Args:
         name: str. `"auto"` or a key of `PROFILES`. `"auto"` follows the environment variable
-            `TLHELPERS_PROFILE` and is `"full"` without it.
+            `TLHELPERS_PROFILE`; without it, it is `"full"` where a GPU is visible and `"pocket"` elsewhere.
 
     Returns:
         Profile, with `reason` filled in.
@@ -72,7 +97,9 @@ def choose_profile(name="auto"):
         return replace(PROFILES[name], reason="the chapter's parameters ask for it")
     requested = settings.requested_profile()
     if requested in (None, "auto"):
-        return replace(PROFILES["full"], reason="no profile was asked for")
+        if devices.list_gpus():
+            return replace(FULL, reason="a GPU is visible")
+        return replace(POCKET, reason="no GPU is visible")
     if requested not in PROFILES:
         raise ValueError(f"TLHELPERS_PROFILE is one of {allowed}. Received: TLHELPERS_PROFILE={requested!r}")
     return replace(PROFILES[requested], reason="TLHELPERS_PROFILE asks for it")

@@ -102,7 +102,7 @@ def make_record(*, study, table, y_prob, **facts):
         counts={name: int(count) for name, count in table["split"].value_counts().sort_index().items()},
         dataset_sha256=manifest.fingerprint(table),
         metrics=metrics.evaluate(y_true, y_prob, study.class_names),
-        versions={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        versions=package_versions(),
         commit=_git_commit(),
         recorded_at=_now().isoformat(timespec="seconds"),
         test_id=test["sha256"].to_numpy(dtype=str),
@@ -112,21 +112,21 @@ def make_record(*, study, table, y_prob, **facts):
     )
 
 
-def save_record(record, folder=None):
+def save_record(record, folder):
     """Saves a record, JSON and NPZ, each whole or not at all; the JSON comes last and makes it complete.
 
     Args:
         record: Record.
-        folder: Path or None. None means this build's runs folder.
+        folder: Path. Such as `settings.runs_folder(profile)`.
 
     Returns:
         Path. The JSON file.
     """
-    path = record_path(folder or settings.runs_folder(), record)
+    path = record_path(folder, record)
     with files.atomic_file(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, **{name: getattr(record, name) for name in ARRAYS})
     facts = {name: value for name, value in asdict(record).items() if name not in ARRAYS}
-    files.write_text(path, json.dumps(_rounded(facts), indent=1, ensure_ascii=False) + "\n")
+    files.write_text(path, json.dumps(rounded(facts), indent=1, ensure_ascii=False) + "\n")
     return path
 
 
@@ -202,7 +202,7 @@ def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=No
 
     Args:
         study: str. The study's name.
-        runs: list of Record. This build's.
+        runs: dict from a protocol and a model of the source, `<network>-<strategy>`, to this build's Record of it.
         protocols: sequence of str.
         recorded: Path or None. The recorded runs; None means the committed ones.
 
@@ -210,7 +210,7 @@ def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=No
         pandas.DataFrame of str, indexed by protocol and model, with the columns `published`, `recorded`, `this build`.
     """
     recorded_summary = summarise(load_records(study, folder=recorded))
-    live_summary = summarise(runs)
+    live_summary = {key: f"{record.metrics['accuracy']:.1%} (1 seed)" for key, record in runs.items()}
     rows = {}
     for protocol in protocols:
         for model, row in studies.published_models(study).items():
@@ -218,11 +218,16 @@ def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=No
             rows[protocol, row["label"]] = {
                 "published": f"{row['accuracy']:.0%}",
                 "recorded": _cell(recorded_summary, key, NO_RECORD),
-                "this build": _cell(live_summary, key, "not run in this build"),
+                "this build": live_summary.get(key, "not run in this build"),
             }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["protocol", "model"])
     return table
+
+
+def package_versions():
+    """The versions of Python and of the packages that a number depends on, as a dict of str."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def today():
@@ -237,7 +242,8 @@ def compare_sources(study, protocol, labels, runs, *, recorded=None):
         study: str. The study's name.
         protocol: str. `"published"` or `"careful"`.
         labels: dict from `<network>-<strategy>` to the label of a figure.
-        runs: dict from `<network>-<strategy>` to Record, shown with their bootstrap intervals; may lack models.
+        runs: dict from a model of the source, `<network>-<strategy>`, to this build's Record of it, shown with
+            their bootstrap intervals; may lack models.
         recorded: Path or None. The recorded runs; None means the committed ones.
 
     Returns:
@@ -303,6 +309,15 @@ def glue(name, value, *, digits=1):
     )
 
 
+def rounded(value):
+    """Floats to seven significant digits: as exact as float32, and short in a diff."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
 def _as_prose(value, digits):
     if isinstance(value, str):
         return value
@@ -324,15 +339,6 @@ def _now():
 
 def _unit(record):
     return "GPU" if record.hardware["kind"] == "GPU" else "CPU cores"
-
-
-def _rounded(value):
-    """Floats to seven significant digits: as exact as float32, and short in a diff."""
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(inner) for inner in value]
-    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _git_commit():

@@ -7,7 +7,7 @@ The only module that reads environment variables:
 | `TLHELPERS_PROFILE` | the profile that `"auto"` stands for                           |
 | `TLHELPERS_MIRROR`  | a folder or URL with archives and weights under upstream names |
 | `TLHELPERS_HOME`    | the cache folder (default: the platform's own)                 |
-| `TLHELPERS_RUNS`    | where live runs are written (default: `_build/runs`)           |
+| `TLHELPERS_RUNS`    | where live runs are written (default: `_build/runs/<profile>`) |
 | `TLHELPERS_QUIET`   | `1` hides progress bars, as in a headless build                |
 """
 
@@ -43,16 +43,25 @@ def drop_folders():
 
 
 def records_folder():
-    """The committed records of measured runs."""
+    """The committed records of runs on the real data."""
     return data_folder() / "records"
 
 
-def runs_folder():
-    """Where this build's live runs are written."""
+def pocket_folder():
+    """The embedded backbone, its card, and the committed records of runs on drawn pictures."""
+    return data_folder() / "pocket"
+
+
+def runs_folder(profile):
+    """Where live runs under a profile are written.
+
+    Args:
+        profile: str. The profile's name.
+    """
     chosen = os.environ.get("TLHELPERS_RUNS")
     if chosen:
         return Path(chosen).expanduser()
-    return (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build" / "runs"
+    return (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build" / "runs" / profile
 
 
 def mirror():

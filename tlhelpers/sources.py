@@ -4,6 +4,7 @@ Places are asked in one order: an archive dropped into `data/`, `TLHELPERS_MIRRO
 """
 
 import hashlib
+import json
 import shutil
 import stat
 import zipfile
@@ -15,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import pooch
 import requests
 
-from tlhelpers import files, settings
+from tlhelpers import drawings, files, settings
 
 MAX_EXTRACTED_BYTES = 4 * 2**30
 MAX_COMPRESSION_RATIO = 200
@@ -26,16 +27,23 @@ pooch.get_logger().setLevel("WARNING")
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 
+# By what they were pretrained on, then by backbone. The `pocket` ones travel with the book.
 WEIGHT_FILES = {
-    "mobilenetv2_100": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-    "mobilenetv2_035": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+    "imagenet": {
+        "mobilenetv2_100": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        "mobilenetv2_035": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+    },
+    "pocket": {"mobilenetv2_035": "mobilenetv2_035.weights.h5"},
 }
+
+# The card beside the pocket weights says what they learned from, at what cost, and their digest.
+CARD_FILE = "card.json"
 
 # SHA-256 over the arrays of the ImageNet weights in layer order (float32, little-endian),
 # so that the same weights are recognised in any container.
 WEIGHTS_SHA256 = {
-    WEIGHT_FILES["mobilenetv2_100"]: "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8",
-    WEIGHT_FILES["mobilenetv2_035"]: "cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7",
+    WEIGHT_FILES["imagenet"]["mobilenetv2_100"]: "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8",
+    WEIGHT_FILES["imagenet"]["mobilenetv2_035"]: "cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7",
 }
 
 
@@ -48,7 +56,7 @@ class BadArchiveError(ValueError):
 
 
 def prepare_images(study):
-    """Finds a study's archive, verifies it and extracts it once.
+    """Finds a study's archive, verifies it and extracts it once; draws the pictures of a drawn edition.
 
     Args:
         study: Study.
@@ -60,6 +68,8 @@ def prepare_images(study):
         MissingDataError: when no source has the archive.
         BadArchiveError: when the archive is damaged, unsafe or of another study.
     """
+    if study.drawn:
+        return drawings.draw_study(study)
     archive = find_archive(study)
     if archive.is_dir():
         return find_image_folder(archive, study)
@@ -198,10 +208,10 @@ def find_image_folder(folder, study):
 
 
 def find_weights(name):
-    """Asks the mirror, the cache and upstream for a weight file.
+    """Finds a weight file: in the book, or, asked in this order, the mirror, the cache and upstream.
 
     Args:
-        name: str. The upstream file name of the weights.
+        name: str. The file name of the weights, the upstream one where they have one.
 
     Returns:
         Path.
@@ -210,6 +220,8 @@ def find_weights(name):
         MissingDataError: when no source has it; the message names the ways to provide it.
         BadArchiveError: when the mirror's copy does not match its checksum.
     """
+    if name in WEIGHT_FILES["pocket"].values():
+        return _embedded_file(name)
     found = fetch_from_mirror(f"weights/{name}") or _cached_file(name)
     if found:
         return found
@@ -226,11 +238,11 @@ def find_weights(name):
 
 
 def load_backbone_weights(backbone, name):
-    """Loads pretrained weights into a backbone and checks that they are the official ones.
+    """Loads pretrained weights into a backbone and checks that they are the official ones, or those of the card.
 
     Args:
         backbone: keras.Model.
-        name: str. The upstream file name of the weights.
+        name: str. The file name of the weights.
 
     Raises:
         MissingDataError: when no source has the file.
@@ -243,12 +255,32 @@ def load_backbone_weights(backbone, name):
         raise BadArchiveError(
             f"A weight file fits its backbone and is whole ({error}). Received: {str(path)!r}"
         ) from error
-    expected = WEIGHTS_SHA256.get(name)
+    pocket = name in WEIGHT_FILES["pocket"].values()
+    expected = load_card()["arrays_sha256"] if pocket else WEIGHTS_SHA256.get(name)
     received = digest_of_weights(backbone)
     if expected is not None and received != expected:
         raise BadArchiveError(
             f"The arrays of {name} have the SHA-256 {expected}. Received: {received} from {str(path)!r}"
         )
+
+
+def load_card():
+    """The card of the pocket backbone: what it learned from, at what cost, and how good it is.
+
+    Returns:
+        dict, see `pretraining.write_pocket`.
+
+    Raises:
+        MissingDataError: when the book came without it.
+        BadArchiveError: when it is damaged.
+    """
+    path = _embedded_file(CARD_FILE)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadArchiveError(
+            f"The card of the pocket backbone is whole JSON ({error}). Received: {str(path)!r}"
+        ) from error
 
 
 def digest_of_weights(model):
@@ -257,6 +289,16 @@ def digest_of_weights(model):
     for array in model.get_weights():
         digest.update(array.astype("<f4").tobytes())
     return digest.hexdigest()
+
+
+def _embedded_file(name):
+    path = settings.pocket_folder() / name
+    if not path.is_file():
+        raise MissingDataError(
+            "The pocket backbone and its card come with the book; clone it again, or train them with `make pocket`. "
+            f"Received: no file {str(path)!r}"
+        )
+    return path
 
 
 def _cached_file(name):
@@ -394,6 +436,7 @@ def _how_to_provide(study, error):
         f"  - download it from https://www.kaggle.com/datasets/{study.kaggle} and drop the ZIP, under any name, "
         f"into {settings.data_folder()}\n"
         "  - set TLHELPERS_MIRROR to a folder or URL that holds it\n"
+        "  - choose the profile 'pocket', which needs no photographs: it draws its pictures\n"
         f"  - connect to the internet, so that kagglehub can fetch it (it said: {type(error).__name__}: {error})"
         f"{refused}"
     )

@@ -1,6 +1,6 @@
 """One table: what each study is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -18,8 +18,14 @@ class Study:
         archive: str. The archive's upstream file name.
         kaggle: str. The Kaggle handle, `owner/dataset`.
         image_size: int. Side of the square network input, pixels.
+        backbone: str. The pretrained network the source used, a key of `models.BACKBONES`.
+        unfrozen: int. How many layers, counted from the end, the source's fine-tuning let move.
         published_count: int. Images in the source's edition.
         published_test_count: int. Test images under the `published` protocol.
+        drawn: bool. Whether the pictures are drawn by `garden` instead of found.
+        fold_part: str. Which part one fold of five is, `"test"` or `"train"`. Photographs are few: a fold tests.
+            Drawings cost nothing: a fold trains, since the lesson needs a small training set, and most of the rest
+            tests.
     """
 
     name: str
@@ -28,8 +34,12 @@ class Study:
     archive: str
     kaggle: str
     image_size: int
+    backbone: str
+    unfrozen: int
     published_count: int
     published_test_count: int
+    drawn: bool = False
+    fold_part: str = "test"
 
     @property
     def num_classes(self):
@@ -45,17 +55,20 @@ STUDIES = {
         archive="flowers-recognition.zip",
         kaggle="alxmamaev/flowers-recognition",
         image_size=224,
+        backbone="mobilenetv2_100",
+        unfrozen=6,
         published_count=4317,
         published_test_count=863,
     ),
 }
 
 
-def get_study(name):
+def get_study(name, *, drawn=False):
     """The study called `name`.
 
     Args:
         name: str. A key of `STUDIES`.
+        drawn: bool. Whether to take its drawn edition: the same classes and questions, drawn pictures.
 
     Returns:
         Study.
@@ -65,7 +78,8 @@ def get_study(name):
     """
     if name not in STUDIES:
         raise ValueError(f"A study is one of {sorted(STUDIES)}. Received: name={name!r}")
-    return STUDIES[name]
+    study = STUDIES[name]
+    return replace(study, drawn=True, fold_part="train") if drawn else study
 
 
 def published_numbers(study):

@@ -75,6 +75,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         super().__init__(str(self.folder))
         self.history = {}
         self.seconds = 0.0
+        self._first_epoch = 0
         self._log_path = self.folder / "history.json"
 
     def on_train_begin(self, logs=None):
@@ -83,6 +84,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         state = json.loads(self._log_path.read_text(encoding="utf-8")) if self._log_path.is_file() else {}
         if state.get("fingerprint") == self._fingerprint:
             self.history, self.seconds = state["history"], state["seconds"]
+            self._first_epoch = state["first_epoch"]
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
         super().on_train_begin(logs)
@@ -90,12 +92,19 @@ class Resume(keras.callbacks.BackupAndRestore):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the history down, then the weights."""
+        if not self.history:
+            self._first_epoch = epoch
         for name, value in (logs or {}).items():
-            self.history[name] = [*self.history.get(name, [])[:epoch], float(value)]
+            self.history[name] = [*self.history.get(name, [])[: epoch - self._first_epoch], float(value)]
         now = time.perf_counter()
         self.seconds += now - self._started
         self._started = now
-        state = {"history": self.history, "seconds": self.seconds, "fingerprint": self._fingerprint}
+        state = {
+            "history": self.history,
+            "seconds": self.seconds,
+            "first_epoch": self._first_epoch,
+            "fingerprint": self._fingerprint,
+        }
         files.write_text(self._log_path, json.dumps(state))
         super().on_epoch_end(epoch, logs)
 

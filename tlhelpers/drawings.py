@@ -1,0 +1,149 @@
+"""The drawn edition of a study: pictures from the garden in one folder per class, faults and all.
+
+Real collections hold unreadable files, copies, and flowers in the wrong folder. So does this one, and `plan_files` says
+which file is what.
+"""
+
+import io
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL
+from PIL import Image
+
+from tlhelpers import devices, files, garden, settings
+
+PICTURE_SEED = 2026
+PICTURE_SIZE = 128
+FILES_PER_CLASS = 300
+
+# How many files of each class are not what they seem.
+FAULTS = {
+    "mislabelled": 6,
+    "exact duplicate": 2,
+    "near duplicate": 2,
+    "two classes": 1,
+    "empty": 1,
+    "truncated": 1,
+    "not an image": 1,
+}
+COPIES = ("exact duplicate", "near duplicate", "two classes")
+UNREADABLE = ("empty", "truncated", "not an image")
+
+
+def draw_study(study, *, seed=None):
+    """Draws a study's pictures into the cache folder, once.
+
+    Args:
+        study: Study. Its classes are among `garden.TARGETS`.
+        seed: int or None. The same seed gives the same files; None means `PICTURE_SEED`.
+
+    Returns:
+        Path. The folder that holds one subfolder of images per class.
+    """
+    seed = PICTURE_SEED if seed is None else seed
+    code = [files.sha256_of(module) for module in (__file__, garden.__file__)]
+    facts = [*code, *study.class_names, str(FILES_PER_CLASS), str(seed), PIL.__version__]
+    key = files.sha256_of_text("\n".join(facts))[:16]
+    destination = settings.home_folder() / "images" / f"{study.name}-drawn" / key
+    if not destination.is_dir():
+        with files.atomic_folder(destination) as folder:
+            draw_files(folder, plan_files(study.class_names, per_class=FILES_PER_CLASS, seed=seed), seed=seed)
+    return destination
+
+
+def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
+    """What each file of a drawn collection is.
+
+    Args:
+        class_names: sequence of str. Keys of `garden.TARGETS`.
+        per_class: int. Files in each class folder.
+        seed: int.
+
+    Returns:
+        pandas.DataFrame with `file` (str, `<label>/<number>.jpg`), `label`, `species` (what is drawn), `index` (int,
+        which picture of that species) and `fault` (a key of `FAULTS`, or an empty string).
+
+    Raises:
+        ValueError: when a class is too small to hold the faults.
+    """
+    extra = sum(FAULTS[fault] for fault in (*COPIES, *UNREADABLE))
+    if per_class < 2 * (extra + FAULTS["mislabelled"]):
+        raise ValueError(
+            f"A class holds at least {2 * (extra + FAULTS['mislabelled'])} files, so that most are what they seem. "
+            f"Received: per_class={per_class}"
+        )
+    rng = np.random.default_rng(seed)
+    originals = [row for name in class_names for row in _plan_originals(rng, name, class_names, per_class - extra)]
+    faulty = [row for name in class_names for row in _plan_faults(rng, name, class_names, originals)]
+    plan = pd.DataFrame(originals + faulty)
+    number = plan.groupby("label").cumcount().map("{:04d}".format)
+    return plan.assign(file=plan["label"] + "/" + number + ".jpg")
+
+
+def draw_files(folder, plan, *, seed=PICTURE_SEED):
+    """Draws the files of a plan, the faulty ones too.
+
+    Args:
+        folder: Path.
+        plan: pandas.DataFrame, as from `plan_files`.
+        seed: int. Names the set of pictures.
+    """
+    for label in plan["label"].unique():
+        (Path(folder) / label).mkdir(parents=True)
+    draw = partial(_draw_file, folder=Path(folder), seed=seed)
+    list(devices.map_over_cores(draw, plan.to_dict("records"), description="Drawing flowers"))
+
+
+def encode(pixels, *, quality=garden.JPEG_QUALITY):
+    """A uint8 picture as the bytes of a JPEG file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def _plan_originals(rng, name, class_names, count):
+    others = [other for other in class_names if other != name]
+    wrong = set(rng.choice(count, FAULTS["mislabelled"], replace=False).tolist())
+    for index in range(count):
+        if index in wrong:
+            # an index of its own, so that it is no copy of a picture in the right folder
+            species = str(rng.choice(others))
+            yield _row(name, species, count * (1 + class_names.index(name)) + index, "mislabelled")
+        else:
+            yield _row(name, name, index, "")
+
+
+def _plan_faults(rng, name, class_names, originals):
+    """Copies of pictures, each of another one, and files that are no pictures."""
+    sound = [row for row in originals if row["label"] == row["species"]]
+    for fault in COPIES:
+        own = fault != "two classes"
+        sources = [row for row in sound if (row["label"] == name) == own]
+        for place in rng.choice(len(sources), FAULTS[fault], replace=False):
+            yield _row(name, sources[place]["species"], sources[place]["index"], fault)
+    for fault in UNREADABLE:
+        for number in range(FAULTS[fault]):
+            yield _row(name, name, number, fault)
+
+
+def _row(label, species, index, fault):
+    return {"label": label, "species": species, "index": index, "fault": fault}
+
+
+def _draw_file(row, *, folder, seed):
+    path, fault = folder / row["file"], row["fault"]
+    pixels = garden.draw_flower(row["species"], seed, row["index"], PICTURE_SIZE)
+    content = encode(pixels)
+    if fault == "near duplicate":
+        smaller = Image.fromarray(pixels).resize((PICTURE_SIZE - 16,) * 2, Image.Resampling.LANCZOS)
+        content = encode(np.asarray(smaller), quality=60)
+    elif fault == "empty":
+        content = b""
+    elif fault == "truncated":
+        content = content[: len(content) // 2]
+    elif fault == "not an image":
+        content = b"<html><body>429 Too Many Requests</body></html>\n"
+    path.write_bytes(content)

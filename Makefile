@@ -47,7 +47,7 @@ serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
 records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, SEEDS); resumable
 	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS)
 
-pocket: $(READY) ## train the embedded backbone from scratch (hours on two CPU cores); resumable
+pocket: $(READY) ## train the embedded backbone from scratch (half an hour on two CPU cores); resumable
 	$(BIN)/python -m tlhelpers.pretraining
 
 clean: ## remove what was built

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import drawings, garden, loaders, models, pretraining, profiles, records, settings, sources
+from tlhelpers import devices, drawings, garden, loaders, models, pretraining, profiles, records, settings, sources
 from tlhelpers.pretraining import QUESTIONS, UNSEEN, Question, load_quiz
 
 DAISY = garden.TARGETS["daisy"]
@@ -304,7 +304,7 @@ def test_the_card_describes_the_weights_written_beside_it(monkeypatch):
 
     monkeypatch.setattr(pretraining, "probe_accuracy", measure)
     backbone = models.build_backbone(pretraining.BACKBONE, drawings.PICTURE_SIZE, weights=None)
-    pretraining.write_pocket(backbone, {"history": {"loss": [2.5, 1.25]}, "seconds": 12.6})
+    pretraining.write_pocket(backbone, {"history": {"loss": [2.5, 1.25]}, "seconds": 12.6}, devices.prepare_device())
     written = models.build_backbone(pretraining.BACKBONE, 64, weights="pocket")
     card = sources.load_card()
     assert_same_weights(written, backbone)

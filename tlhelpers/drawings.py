@@ -117,7 +117,7 @@ def _plan_originals(rng, name, class_names, count):
 
 
 def _plan_faults(rng, name, class_names, originals):
-    """Copies of pictures, each of another one, and files that are no pictures."""
+    """Copies of sound pictures and files that are no pictures."""
     sound = [row for row in originals if row["label"] == row["species"]]
     for fault in COPIES:
         own = fault != "two classes"

@@ -20,7 +20,7 @@ THERE_AND_BACK = np.concatenate([ALONG, ALONG[::-1]])
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 
 
-# Of which species are made up, by form. Nobody makes up a clock: only the dandelion has one.
+# The ranges from which species are made up, by form. Nobody makes up a clock: only the dandelion has one.
 FORM_RANGES = {
     "rays": {"petals": (4, 36), "rings": (1, 4), "width": (0.07, 0.6), "disc": (0.0, 0.6)},
     "rosette": {"petals": (3, 9), "rings": (2, 6), "width": (0.6, 1.2), "disc": (0.0, 0.5)},

@@ -15,6 +15,7 @@ from functools import partial
 import keras
 import numpy as np
 import pandas as pd
+import PIL
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -38,7 +39,7 @@ EPOCHS = 5
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-4
-# Keras' own 0.999 needs tens of thousands of steps before the moving statistics mean anything.
+# Keras' own 0.999 needs thousands of steps before the moving statistics mean anything.
 BATCH_NORM_MOMENTUM = 0.99
 
 
@@ -190,7 +191,7 @@ def probe_accuracy(extractor, probe):
 
 
 def learning_rate(epoch):
-    """The rate of an epoch: half the peak in the first, then down to almost nothing along a cosine."""
+    """The rate of an epoch: half the peak in the first, then down along a cosine."""
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / EPOCHS))
     return PEAK_LEARNING_RATE * (0.5 if epoch == 0 else cosine)
 
@@ -217,8 +218,10 @@ class Probe(keras.callbacks.Callback):
 
 
 def picture_folder():
-    """Where the drawn species are kept; changes with the code that draws them."""
-    return settings.home_folder() / "pretraining" / f"pictures-{files.sha256_of(garden.__file__)[:16]}"
+    """Where the drawn species are kept; changes with their seed and with the code that draws them."""
+    code = [files.sha256_of(module.__file__) for module in (garden, drawings)]
+    key = files.sha256_of_text("\n".join([*code, str(PICTURE_SEED), PIL.__version__]))[:16]
+    return settings.home_folder() / "pretraining" / f"pictures-{key}"
 
 
 def state_folder():
@@ -272,16 +275,15 @@ def pretrain(folder):
     return pocket, {"history": resume.history, "seconds": resume.seconds}
 
 
-def write_pocket(backbone, log):
+def write_pocket(backbone, log, device):
     """Writes the weights and their card into `settings.pocket_folder()`.
 
     Args:
         backbone: keras.Model, as from `pretrain`.
         log: dict, as from `pretrain`.
+        device: Device. What it was trained on.
     """
     folder = settings.pocket_folder()
-    with files.atomic_file(folder / WEIGHTS_FILE) as temporary:
-        backbone.save_weights(temporary)
     probe = load_probe(backbone.input_shape[1], test_per_class=CARD_TEST_PER_CLASS)
     accuracy = probe_accuracy(models.pooled(backbone), probe)
     card = {
@@ -297,11 +299,13 @@ def write_pocket(backbone, log):
         "probe": {"seed": PROBE_SEED, "train_per_class": PROBE_PER_CLASS, "test_per_class": CARD_TEST_PER_CLASS},
         "probe_accuracy": round(accuracy, 4),
         "seconds": round(log["seconds"]),
-        "hardware": devices.hardware_facts(devices.prepare_device()),
+        "hardware": devices.hardware_facts(device),
         "versions": records.package_versions(),
         "trained_on": records.today(),
         "history": log["history"],
     }
+    with files.atomic_file(folder / WEIGHTS_FILE) as temporary:
+        backbone.save_weights(temporary)
     files.write_text(folder / sources.CARD_FILE, json.dumps(records.rounded(card), indent=1) + "\n")
 
 
@@ -320,8 +324,9 @@ def _draw_encoded(job):
 
 def main():
     """The command line."""
+    device = devices.prepare_device(PICTURE_SEED, precision="float32", deterministic=False)
     backbone, log = pretrain(state_folder())
-    write_pocket(backbone, log)
+    write_pocket(backbone, log, device)
     print(f"Written: {settings.pocket_folder() / WEIGHTS_FILE}")
 
 

@@ -61,7 +61,7 @@ FULL = Profile(
 )
 POCKET = Profile(
     name="pocket",
-    images="drawn flowers, made on the fly",
+    images="drawn flowers",
     drawn=True,
     image_size=128,
     backbone="mobilenetv2_035",

@@ -164,8 +164,8 @@ def group_duplicates(sha256, hashes):
 def split_manifest(manifest, study, *, protocol="careful", seed=0):
     """Assigns the usable images of a manifest to training, validation and test.
 
-    `published` follows the source: a stratified fifth for testing (of drawings, for training), all readable files, duplicates
-    or not; the source validates on its test part, so there is no validation part of its own.
+    `published` follows the source: a stratified fifth for testing (of drawings, for training), all readable files,
+    duplicates or not; the source validates on its test part, so there is no validation part of its own.
     `careful` keeps duplicates together and leaves out images filed under two classes: fold `seed` of five is the
     test part, and a tenth of all images is cut from the rest for validation.
     Of drawn pictures the fold is the training part and the rest tests, see `Study.fold_part`.

@@ -394,14 +394,16 @@ def test_careful_folds_test_each_image_exactly_once(small, flowers):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_careful_fold_keeps_groups_together_and_has_its_shares(small, flowers, seed):
-    table = split_manifest(small, flowers, protocol="careful", seed=seed)
+@pytest.mark.parametrize(("drawn", "fold", "rest"), [(False, "test", "train"), (True, "train", "test")])
+def test_careful_fold_keeps_groups_together_and_has_its_shares(small, seed, drawn, fold, rest):
+    study = studies.get_study("flowers", drawn=drawn)
+    table = split_manifest(small, study, protocol="careful", seed=seed)
     assert len(table.drop_duplicates(["group", "split"])) == len(set(table["group"])) == 350
     assert count_leaks(table) == 0
     shares = table["split"].value_counts(normalize=True)
-    assert shares["test"] == pytest.approx(0.2, abs=0.01)
+    assert shares[fold] == pytest.approx(0.2, abs=0.01)
     assert shares["validation"] == pytest.approx(0.1, abs=0.01)
-    assert shares["train"] == pytest.approx(0.7, abs=0.02)
+    assert shares[rest] == pytest.approx(0.7, abs=0.02)
     for part in ("train", "validation", "test"):
         mix = table.loc[table["split"] == part, "label"].value_counts(normalize=True)
         np.testing.assert_allclose(mix[list(CLASS_NAMES)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
@@ -417,20 +419,6 @@ def test_careful_folds_of_drawings_train_on_each_image_exactly_once(small, drawn
     folds = [split_manifest(small, drawn_flowers, protocol="careful", seed=seed) for seed in range(manifest.FOLDS)]
     trained = sum((fold["split"] == "train").astype(int) for fold in folds)
     assert trained.tolist() == [1] * len(small)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_careful_fold_of_drawings_keeps_groups_together_and_has_its_shares(small, drawn_flowers, seed):
-    table = split_manifest(small, drawn_flowers, protocol="careful", seed=seed)
-    assert len(table.drop_duplicates(["group", "split"])) == len(set(table["group"])) == 350
-    assert count_leaks(table) == 0
-    shares = table["split"].value_counts(normalize=True)
-    assert shares["train"] == pytest.approx(0.2, abs=0.01)
-    assert shares["validation"] == pytest.approx(0.1, abs=0.01)
-    assert shares["test"] == pytest.approx(0.7, abs=0.02)
-    for part in ("train", "validation", "test"):
-        mix = table.loc[table["split"] == part, "label"].value_counts(normalize=True)
-        np.testing.assert_allclose(mix[list(CLASS_NAMES)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
 
 
 def test_a_fold_that_trains_is_the_fold_that_tests_elsewhere(small, flowers, drawn_flowers):

@@ -69,6 +69,7 @@ def _own_surroundings(tmp_path, monkeypatch):
     for name in ("TLHELPERS_MIRROR", "TLHELPERS_PROFILE", "TLHELPERS_RUNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TLHELPERS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     yield

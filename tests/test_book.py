@@ -103,6 +103,7 @@ def surroundings(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLHELPERS_HOME", str(folder / "home"))
         patch.setenv("TLHELPERS_RUNS", str(folder / "runs"))
+        patch.setenv("TLHELPERS_MODELS", str(folder / "models"))
         patch.setenv("TLHELPERS_PROFILE", "smoke")
         patch.setattr(build, "BUILD_FOLDER", folder / "_build")
         patch.setattr(build, "STAGING_FOLDER", folder / "_build" / "source")

@@ -43,7 +43,16 @@ def save(chapter, strategy="frozen", seconds=1.0, network="tiny"):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5), keras.layers.Dense(5, trainable=False)])
     y_prob = np.eye(5)[chapter.rows("test")["target"]]
     history = {"loss": [1.0, 0.5]}
-    return chapter.save_run(network, strategy, model, y_prob, history=history, seconds={"training": seconds})
+    validation_prob = np.eye(5)[chapter.rows("validation")["target"]]
+    return chapter.save_run(
+        network,
+        strategy,
+        model,
+        y_prob,
+        validation_prob=validation_prob,
+        history=history,
+        seconds={"training": seconds},
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,11 +226,27 @@ def test_runs_on_photographs_keep_the_names_of_their_networks(mirror, runs):
     assert set(chapter.load_runs()) == {"mobilenetv2_100-frozen", "mobilenetv2_035-frozen"}
 
 
+def test_a_model_of_this_build_is_loaded_again_and_predicts_the_same(mirror, runs):
+    chapter = begin()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
+    y_prob = np.eye(5)[chapter.rows("test")["target"]]
+    chapter.save_run("tiny", "frozen", model, y_prob, validation_prob=None, history={}, seconds={})
+    loaded = chapter.load_model("tiny", "frozen")
+    inputs = np.random.default_rng(0).random((4, 3), dtype=np.float32)
+    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
+
+
+def test_a_model_nobody_trained_is_an_error_that_says_what_to_execute(mirror, runs):
+    with pytest.raises(ValueError, match=r"execute chapters 3 to 5 first. Missing: .*tiny-frozen"):
+        begin().load_model("tiny", "frozen")
+
+
 def test_a_run_whose_predictions_miss_an_image_is_not_saved(mirror, runs):
     chapter = begin()
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
     with pytest.raises(ValueError, match=r"Received: y_prob.shape=\(7, 5\)"):
-        chapter.save_run("tiny", "frozen", model, np.ones((7, 5)) / 5, history={}, seconds={})
+        chapter.save_run("tiny", "frozen", model, np.ones((7, 5)) / 5, validation_prob=None, history={}, seconds={})
     assert not runs.exists()
 
 

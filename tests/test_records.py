@@ -41,6 +41,7 @@ def make_record(*, seed=0, wrong=1, **changes):
         "history": {"loss": [1 / 3, 0.1], "accuracy": [0.5, 0.9]},
         "seconds": {"training": 12.5},
         "hardware": HARDWARE,
+        "validation_prob": np.full((5, 5), 0.2),
     }
     return records.make_record(study=STUDY, table=table, y_prob=y_prob, **(facts | changes))
 
@@ -60,6 +61,34 @@ def test_a_record_derives_counts_metrics_and_versions():
     assert record.y_prob.dtype == np.float32
     assert len(record.dataset_sha256) == 64
     assert record.recorded_at.endswith("+00:00")
+
+
+def test_a_record_keeps_the_validation_predictions_beside_the_true_classes():
+    record = make_record()
+    assert record.validation_true.tolist() == [0, 1, 2, 3, 4]
+    assert (record.validation_prob.shape, record.validation_prob.dtype) == ((5, 5), np.float32)
+    assert make_record(validation_prob=None).validation_prob.size == 0
+
+
+def test_a_protocol_without_a_validation_part_keeps_no_validation_predictions():
+    table = make_table().replace({"split": {"validation": "train"}})
+    facts = {name: "" for name in ("protocol", "network", "strategy", "profile", "seed", "image_size")}
+    facts |= {name: {} for name in ("parameters", "history", "seconds", "hardware")}
+    y_prob = np.eye(5)[table.loc[table["split"] == "test", "target"]]
+    record = records.make_record(study=STUDY, table=table, y_prob=y_prob, validation_prob=y_prob, **facts)
+    assert record.validation_true.size == 0
+
+
+def test_a_record_without_details_or_validation_predictions_loads(folder):
+    path = records.save_record(make_record(), folder)
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    del facts["details"]
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    with np.load(path.with_suffix(".npz")) as arrays:
+        kept = {name: arrays[name] for name in ("test_id", "y_true", "y_prob")}
+    np.savez_compressed(path.with_suffix(".npz"), **kept)
+    record = records.load_record(path)
+    assert (record.details, record.validation_prob.size) == ({}, 0)
 
 
 def test_predictions_that_do_not_fit_the_test_images_are_an_error():
@@ -107,7 +136,8 @@ def test_saving_again_replaces_a_record(folder):
 def test_the_arrays_need_no_pickle_and_the_json_is_readable(folder):
     path = records.save_record(make_record(), folder)
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-        assert {name: arrays[name].dtype.kind for name in arrays} == {"test_id": "U", "y_true": "i", "y_prob": "f"}
+        kinds = {name: arrays[name].dtype.kind for name in arrays}
+    assert kinds == {"test_id": "U", "y_true": "i", "y_prob": "f", "validation_true": "i", "validation_prob": "f"}
     text = path.read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert "0.3333333\n" in text.replace(",", "")

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from tlhelpers import devices, manifest, metrics, models, plotting, profiles, records, settings, studies
+from tlhelpers import devices, manifest, metrics, models, plotting, profiles, records, settings, studies, training
 
 NO_CONFUSION = "no other confusion"
 PROTOCOL_NOTES = {
@@ -70,14 +70,15 @@ class Chapter:
         run = f"{self.study.name}-{self.protocol}-{self.profile.name}-{name}-seed-{self.seed}"
         return settings.home_folder() / "interrupted" / run
 
-    def save_run(self, network, strategy, model, y_prob, *, history, seconds):
-        """Saves what a trained model left as a record of this build.
+    def save_run(self, network, strategy, model, y_prob, *, validation_prob, history, seconds):
+        """Saves a trained model, and what it left as a record of this build.
 
         Args:
             network: str. `backbone`, or such as `"baseline_cnn"`.
             strategy: str. Such as `"scratch"`.
             model: keras.Model. Its parameters are counted as they are frozen now.
             y_prob: float array `(n, classes)`, one row per test image.
+            validation_prob: float array `(m, classes)`, one row per validation image.
             history: dict of lists, one value per epoch.
             seconds: dict of float. Wall-clock seconds per stage.
 
@@ -88,6 +89,7 @@ class Chapter:
             study=self.study,
             table=self.table,
             y_prob=y_prob,
+            validation_prob=validation_prob,
             protocol=self.protocol,
             network=network,
             strategy=strategy,
@@ -100,7 +102,29 @@ class Chapter:
             hardware=devices.hardware_facts(self.device),
         )
         records.save_record(record, settings.runs_folder(self.profile.name))
+        training.save_model(model, self._model_path(record.model))
         return record
+
+    def load_model(self, network, strategy):
+        """A model this build has trained under this chapter's protocol and seed.
+
+        Args:
+            network: str. As given to `save_run`.
+            strategy: str. As given to `save_run`.
+
+        Returns:
+            keras.Model. From images in 0..255 to logits.
+
+        Raises:
+            ValueError: when this build has not trained it.
+        """
+        path = self._model_path(f"{network}-{strategy}")
+        if not path.is_file():
+            raise ValueError(
+                "This page looks inside models that the build has trained: execute chapters 3 to 5 first. "
+                f"Missing: {path}"
+            )
+        return training.load_model(path)
 
     def describe_recorded(self, model):
         """The recorded accuracy of a model under this chapter's protocol: see `records.describe_recorded`."""
@@ -186,6 +210,10 @@ class Chapter:
         names = np.asarray(self.study.class_names)
         true, predicted = names[record.y_true], names[record.y_prob.argmax(axis=1)]
         return pd.crosstab(pd.Series(true, name="true"), pd.Series(predicted, name="predicted"))
+
+    def _model_path(self, model):
+        folder = settings.models_folder(self.profile.name) / self.study.name / self.protocol
+        return folder / model / f"seed-{self.seed}.keras"
 
     def _source_name(self, record):
         network = self.study.backbone if record.network == self.backbone else record.network

@@ -10,7 +10,8 @@ import platform
 import subprocess
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,9 @@ class Record:
         test_id: str array `(n,)`. SHA-256 of each test file.
         y_true: int array `(n,)`.
         y_prob: float32 array `(n, classes)`.
+        validation_true: int array `(m,)`, empty where the protocol has no validation part or none was kept.
+        validation_prob: float32 array `(m, classes)`, or empty.
+        details: dict. What else the run was asked or measured, such as its recipe.
     """
 
     study: str
@@ -68,6 +72,9 @@ class Record:
     test_id: np.ndarray
     y_true: np.ndarray
     y_prob: np.ndarray
+    validation_true: np.ndarray = field(default_factory=partial(np.empty, 0, np.int64))
+    validation_prob: np.ndarray = field(default_factory=partial(np.empty, 0, np.float32))
+    details: dict = field(default_factory=dict)
 
     @property
     def model(self):
@@ -76,20 +83,22 @@ class Record:
 
 
 NO_RECORD = "no recorded run yet"
-ARRAYS = ("test_id", "y_true", "y_prob")
+ARRAYS = ("test_id", "y_true", "y_prob", "validation_true", "validation_prob")
 # What reading a damaged JSON or NPZ file raises.
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
-def make_record(*, study, table, y_prob, **facts):
+def make_record(*, study, table, y_prob, validation_prob=None, **facts):
     """Fills in what can be derived: metrics, counts, versions, time.
 
     Args:
         study: Study.
         table: pandas.DataFrame, as from `manifest.split_manifest`.
         y_prob: float array `(n, classes)`, row by row as the test rows of `table`.
+        validation_prob: float array `(m, classes)`, row by row as the validation rows of `table`; dropped where
+            the protocol has no validation part of its own.
         **facts: `protocol`, `network`, `strategy`, `profile`, `seed`, `image_size`, `parameters`, `history`,
-            `seconds`, `hardware`.
+            `seconds`, `hardware`, and `details` where there are any.
 
     Returns:
         Record.
@@ -97,6 +106,9 @@ def make_record(*, study, table, y_prob, **facts):
     test = manifest.rows_of(table, "test")
     y_true = test["target"].to_numpy(dtype=np.int64)
     y_prob = np.asarray(y_prob, dtype=np.float32)
+    if validation_prob is not None and (table["split"] == "validation").any():
+        facts["validation_true"] = manifest.rows_of(table, "validation")["target"].to_numpy(dtype=np.int64)
+        facts["validation_prob"] = np.asarray(validation_prob, dtype=np.float32)
     return Record(
         study=study.name,
         counts={name: int(count) for name, count in table["split"].value_counts().sort_index().items()},
@@ -152,7 +164,7 @@ def load_record(path):
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            return Record(**facts, **{name: arrays[name] for name in ARRAYS})
+            return Record(**facts, **{name: arrays[name] for name in ARRAYS if name in arrays})
     except DAMAGE as error:
         raise ValueError(f"A record is a whole JSON file with its NPZ beside it ({error}). Received: {path}") from error
 

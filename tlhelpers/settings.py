@@ -8,6 +8,7 @@ The only module that reads environment variables:
 | `TLHELPERS_MIRROR`  | a folder or URL with archives and weights under upstream names |
 | `TLHELPERS_HOME`    | the cache folder (default: the platform's own)                 |
 | `TLHELPERS_RUNS`    | where live runs are written (default: `_build/runs/<profile>`) |
+| `TLHELPERS_MODELS`  | where trained models are kept (default: `_build/models/<profile>`) |
 | `TLHELPERS_QUIET`   | `1` hides progress bars, as in a headless build                |
 """
 
@@ -59,9 +60,17 @@ def runs_folder(profile):
         profile: str. The profile's name.
     """
     chosen = os.environ.get("TLHELPERS_RUNS")
-    if chosen:
-        return Path(chosen).expanduser()
-    return (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build" / "runs" / profile
+    return Path(chosen).expanduser() if chosen else _build_folder() / "runs" / profile
+
+
+def models_folder(profile):
+    """Where the trained models of a build are kept; they are large, and no record needs them.
+
+    Args:
+        profile: str. The profile's name.
+    """
+    chosen = os.environ.get("TLHELPERS_MODELS")
+    return Path(chosen).expanduser() if chosen else _build_folder() / "models" / profile
 
 
 def mirror():
@@ -77,3 +86,7 @@ def requested_profile():
 def is_quiet():
     """Whether progress bars are hidden."""
     return os.environ.get("TLHELPERS_QUIET") == "1"
+
+
+def _build_folder():
+    return (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build"

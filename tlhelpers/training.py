@@ -59,6 +59,29 @@ def predict_probabilities(model, inputs):
     return np.asarray(keras.ops.softmax(logits.astype("float32")))
 
 
+def save_model(model, path):
+    """Saves a model for predicting, whole or not at all; the state of its optimiser is left out.
+
+    Args:
+        model: keras.Model.
+        path: Path, ending in `.keras`.
+    """
+    with files.atomic_file(path) as temporary:
+        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+
+
+def load_model(path):
+    """Loads a model that `save_model` left.
+
+    Args:
+        path: Path, ending in `.keras`. Files that would run code of their own are refused.
+
+    Returns:
+        keras.Model, not compiled.
+    """
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
 class Resume(keras.callbacks.BackupAndRestore):
     """Lets a killed `fit` go on after its last finished epoch, with the whole history.
 

@@ -38,7 +38,7 @@ def as_multiset(images, targets):
 
 
 @pytest.mark.parametrize("image_size", [32, 64])
-@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"augment": True}])
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"augment": "light"}])
 def test_batches_are_float_images_in_0_to_255_and_int_targets(table, image_size, options):
     batches = list(loaders.load_dataset(table, image_size, batch_size=4, **options))
     assert [images.shape for images, _ in batches] == [(4, image_size, image_size, 3)] * 3 + [
@@ -60,15 +60,15 @@ def test_batches_follow_the_table_unless_shuffled(table):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("augment", [None, "light", "strong"])
 def test_the_same_seed_gives_the_same_batches_twice(table, shuffle, augment):
     options = {"shuffle": shuffle, "augment": augment, "seed": 7, "epochs": 2}
     assert_same(load(table, **options), load(table, **options))
 
 
-@pytest.mark.parametrize("option", ["shuffle", "augment"])
+@pytest.mark.parametrize("option", [{"shuffle": True}, {"augment": "light"}, {"augment": "strong"}])
 def test_another_seed_gives_other_batches(table, option):
-    [(first, _)], [(second, _)] = (load(table, seed=seed, **{option: True}) for seed in (0, 1))
+    [(first, _)], [(second, _)] = (load(table, seed=seed, **option) for seed in (0, 1))
     assert (first != second).any()
 
 
@@ -77,15 +77,47 @@ def test_the_seed_changes_nothing_without_chance(table):
 
 
 def test_augmentation_differs_between_epochs(table):
-    [(first, first_targets), (second, second_targets)] = load(table, augment=True, epochs=2)
+    [(first, first_targets), (second, second_targets)] = load(table, augment="light", epochs=2)
     np.testing.assert_array_equal(first_targets, second_targets)
     changed = [(one != other).any() for one, other in zip(first, second, strict=True)]
     assert all(changed)
 
 
+def test_flipped_images_are_mirrored_left_to_right(table):
+    [(plain, targets)] = load(table)
+    [(flipped, same_targets)] = load(table, flipped=True)
+    np.testing.assert_array_equal(flipped, plain[:, :, ::-1])
+    np.testing.assert_array_equal(targets, same_targets)
+
+
+def test_views_are_cut_from_images_read_larger_than_they_are(table, monkeypatch):
+    sizes = []
+    read = loaders.read_image
+    monkeypatch.setattr(loaders, "read_image", lambda path, size: sizes.append(size) or read(path, size))
+    [(views, _)] = load(table, augment="strong", read_size=2 * SIDE)
+    assert (sizes, views.shape[1]) == ([2 * SIDE], SIDE)
+    load(table, read_size=2 * SIDE)
+    assert sizes[-1] == SIDE
+
+
+def test_an_unknown_augmentation_names_the_known_ones(table):
+    with pytest.raises(ValueError, match=r"None or one of \['light', 'strong'\]. Received: augment=True"):
+        load(table, augment=True)
+
+
+def test_strong_augmentation_changes_colours_and_light_does_not():
+    red = tf.constant(np.full((24, 24, 3), (150, 50, 50), np.uint8))
+    kept = {"light": 0, "strong": 0}
+    for augment in kept:
+        for seed in range(20):
+            view = loaders.augment_image(red, tf.constant([seed, 0]), image_size=24, augment=augment).numpy()[12, 12]
+            kept[augment] += view[1] == view[2] and abs(int(view[0]) - int(view[1]) - 100) <= 1
+    assert kept["light"] == 20 and kept["strong"] < 5
+
+
 def test_augmentation_keeps_shape_range_and_most_of_the_light(table):
     [(plain, _)] = load(table)
-    [(augmented, _)] = load(table, augment=True)
+    [(augmented, _)] = load(table, augment="light")
     assert augmented.shape == plain.shape
     assert augmented.min() >= 0
     assert augmented.max() <= 255
@@ -111,7 +143,7 @@ def test_no_image_is_lost_or_repeated_in_an_epoch(table, batch_size, shuffle):
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_a_cache_gives_the_same_batches_as_none(table, cache):
-    options = {"shuffle": True, "augment": True, "epochs": 2}
+    options = {"shuffle": True, "augment": "light", "epochs": 2}
     assert_same(load(table, cache=cache, **options), load(table, cache="none", **options))
 
 

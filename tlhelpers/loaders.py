@@ -3,6 +3,7 @@
 import atexit
 import shutil
 import tempfile
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,40 @@ MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a random view may be from its picture.
+
+    Args:
+        min_area: float in (0, 1]. The smallest share of the picture that a crop keeps.
+        aspect: float, at least 1. A crop's sides differ by at most this factor.
+        brightness: float. Added or taken away, at most, of 255.
+        contrast: float. Contrast changes by at most this share.
+        saturation: float. Saturation changes by at most this share; 0 leaves colours alone.
+    """
+
+    min_area: float
+    aspect: float
+    brightness: float
+    contrast: float
+    saturation: float
+
+
+AUGMENTATIONS = {
+    "light": Augmentation(min_area=0.7, aspect=1.25, brightness=25.0, contrast=0.2, saturation=0.0),
+    "strong": Augmentation(min_area=0.35, aspect=4 / 3, brightness=32.0, contrast=0.3, saturation=0.3),
+}
+
+
 def load_dataset(
     table,
     image_size=224,
     *,
     batch_size=devices.CPU_BATCH_SIZE,
     shuffle=False,
-    augment=False,
+    augment=None,
+    flipped=False,
+    read_size=None,
     cache="auto",
     seed=0,
 ):
@@ -36,7 +64,11 @@ def load_dataset(
         image_size: int. Side of the square images, pixels. The aspect ratio is not kept, as in the source.
         batch_size: int, at least 1.
         shuffle: bool. Whether each epoch has another order.
-        augment: bool. Whether images are flipped, cropped and lit differently in each epoch.
+        augment: str or None. A key of `AUGMENTATIONS`: images are flipped, cropped and lit differently in each
+            epoch, a little or a lot.
+        flipped: bool. Whether every image is mirrored left to right, for a second look at it.
+        read_size: int or None. Side at which images are read, pixels, so that a crop still has detail; only with
+            `augment`. None means `image_size`.
         cache: str. `"memory"`, `"disk"`, `"none"`, or `"auto"`: memory when the decoded images take less than
             a quarter of what is free, disk otherwise.
         seed: int.
@@ -52,18 +84,23 @@ def load_dataset(
         raise ValueError("A dataset needs at least one row. Received: an empty table")
     if batch_size < 1:
         raise ValueError(f"A batch holds at least one image. Received: batch_size={batch_size}")
-    place = choose_cache(len(table), image_size) if cache == "auto" else cache
+    if augment not in (None, *AUGMENTATIONS):
+        raise ValueError(f"augment is None or one of {sorted(AUGMENTATIONS)}. Received: augment={augment!r}")
+    read_size = read_size if augment and read_size else image_size
+    place = choose_cache(len(table), read_size) if cache == "auto" else cache
     paths = table["path"].to_numpy(dtype=str)
     targets = table["target"].to_numpy(dtype="int32")
     dataset = tf.data.Dataset.from_tensor_slices((paths, targets))
     dataset = dataset.map(
-        lambda path, target: (read_image(path, image_size), target), num_parallel_calls=tf.data.AUTOTUNE
+        lambda path, target: (read_image(path, read_size), target), num_parallel_calls=tf.data.AUTOTUNE
     )
     dataset = _cached(dataset, place)
     if shuffle:
         dataset = dataset.shuffle(min(len(table), SHUFFLE_BUFFER), seed=seed)
     if augment:
-        dataset = _augmented(dataset, image_size, seed)
+        dataset = _augmented(dataset, image_size, seed, augment)
+    if flipped:
+        dataset = dataset.map(lambda image, target: (image[:, ::-1], target))
     return dataset.batch(batch_size).map(_as_float).prefetch(tf.data.AUTOTUNE)
 
 
@@ -110,37 +147,46 @@ def read_images(table, image_size):
     return np.stack(images) if images else np.empty((0, image_size, image_size, 3), np.uint8)
 
 
-def augment_image(image, seed, *, image_size):
-    """One random view of an image: flipped, cropped to at least 70 % of its area, lit differently.
+def augment_image(image, seed, *, image_size, augment="light"):
+    """One random view of an image: flipped, cropped, lit differently.
 
     Args:
-        image: uint8 tensor `(image_size, image_size, 3)`.
+        image: uint8 tensor `(height, width, 3)`.
         seed: int32 tensor `(2,)`. The same seed gives the same view.
-        image_size: int.
+        image_size: int. Side of the view, pixels.
+        augment: str. A key of `AUGMENTATIONS`.
 
     Returns:
         uint8 tensor `(image_size, image_size, 3)`.
     """
-    seeds = tf.random.split(seed, 4)
+    amount = AUGMENTATIONS[augment]
+    seeds = tf.random.split(seed, 5)
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(image),
         tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
         seed=seeds[0],
         min_object_covered=0.0,
-        area_range=(0.7, 1.0),
-        aspect_ratio_range=(0.8, 1.25),
+        area_range=(amount.min_area, 1.0),
+        aspect_ratio_range=(1 / amount.aspect, amount.aspect),
     )
     view = tf.image.resize(tf.slice(image, begin, size), (image_size, image_size))
     view = tf.image.stateless_random_flip_left_right(view, seeds[1])
-    view = tf.image.stateless_random_brightness(view, 25.0, seeds[2])
-    view = tf.image.stateless_random_contrast(view, 0.8, 1.2, seeds[3])
+    view = tf.image.stateless_random_brightness(view, amount.brightness, seeds[2])
+    view = tf.image.stateless_random_contrast(view, 1 - amount.contrast, 1 + amount.contrast, seeds[3])
+    if amount.saturation:
+        view = _saturated(view, 1 - amount.saturation, 1 + amount.saturation, seeds[4])
     return tf.cast(tf.clip_by_value(tf.round(view), 0, 255), tf.uint8)
 
 
-def _augmented(dataset, image_size, seed):
+def _saturated(view, lowest, highest, seed):
+    view = tf.clip_by_value(view, 0, 255) / 255  # saturation is defined on 0..1
+    return tf.image.stateless_random_saturation(view, lowest, highest, seed) * 255
+
+
+def _augmented(dataset, image_size, seed, augment):
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
     seeds = seeds.map(lambda pair: tf.cast(pair % 2**31, tf.int32))
-    view = partial(augment_image, image_size=image_size)
+    view = partial(augment_image, image_size=image_size, augment=augment)
     return tf.data.Dataset.zip(dataset, seeds).map(
         lambda pair, key: (view(pair[0], key), pair[1]), num_parallel_calls=tf.data.AUTOTUNE
     )

@@ -3,14 +3,27 @@
 Every model takes RGB images in 0..255, rescales them itself and ends in one layer of logits.
 """
 
+from functools import partial
+
 import keras
 from keras import layers
 
 from tlhelpers import sources
 
+# `rescaling` brings images in 0..255 into the range the weights expect; None where the network does so itself.
+# `partial` is the block from which partial fine-tuning starts: about the last half of the blocks.
 BACKBONES = {
-    "mobilenetv2_100": {"builder": keras.applications.MobileNetV2, "alpha": 1.0},
-    "mobilenetv2_035": {"builder": keras.applications.MobileNetV2, "alpha": 0.35},
+    "mobilenetv2_100": {
+        "builder": partial(keras.applications.MobileNetV2, alpha=1.0),
+        "rescaling": {"scale": 1 / 127.5, "offset": -1.0},
+        "partial": "block_7",
+    },
+    "mobilenetv2_035": {
+        "builder": partial(keras.applications.MobileNetV2, alpha=0.35),
+        "rescaling": {"scale": 1 / 127.5, "offset": -1.0},
+        "partial": "block_7",
+    },
+    "efficientnetv2b0": {"builder": keras.applications.EfficientNetV2B0, "rescaling": None, "partial": "block5a"},
 }
 
 
@@ -69,7 +82,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
         ValueError: when the backbone or the weights have an unknown name.
 
     Source:
-        Sandler et al. 2018, https://arxiv.org/abs/1801.04381.
+        Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Tan and Le 2021, https://arxiv.org/abs/2104.00298.
     """
     if name not in BACKBONES:
         raise ValueError(f"A backbone is one of {sorted(BACKBONES)}. Received: name={name!r}")
@@ -78,13 +91,8 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
         raise ValueError(f"Weights of {name} are one of {offered} or None. Received: weights={weights!r}")
     row = BACKBONES[name]
     inputs = keras.Input((image_size, image_size, 3), name="image")
-    rescaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(inputs)
-    network = row["builder"](
-        input_tensor=rescaled,
-        alpha=row["alpha"],
-        include_top=False,
-        weights=None,
-    )
+    rescaled = layers.Rescaling(**row["rescaling"], name="rescaling")(inputs) if row["rescaling"] else inputs
+    network = row["builder"](input_tensor=rescaled, include_top=False, weights=None)
     backbone = keras.Model(inputs, network.output, name=name)
     if weights:
         sources.load_backbone_weights(backbone, sources.WEIGHT_FILES[weights][name])

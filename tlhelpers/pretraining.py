@@ -263,7 +263,7 @@ def pretrain(folder):
     schedule = keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(epoch))
     resume = training.Resume(folder)
     quiz.fit(
-        load_quiz(train, QUESTIONS, IMAGE_SIZE, shuffle=True, augment=True, **options),
+        load_quiz(train, QUESTIONS, IMAGE_SIZE, shuffle=True, augment="light", **options),
         validation_data=load_quiz(held_out, QUESTIONS, IMAGE_SIZE, **options),
         epochs=EPOCHS,
         shuffle=False,  # the dataset shuffles itself

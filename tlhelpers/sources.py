@@ -25,13 +25,16 @@ CHECKSUM_FILE = "SHA256SUMS"
 
 pooch.get_logger().setLevel("WARNING")
 
-WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+# By how a file's name begins.
+UPSTREAM_FOLDERS = {"mobilenet_v2_": "mobilenet_v2/", "efficientnetv2-": "efficientnet_v2/"}
 
 # By what they were pretrained on, then by backbone. The `pocket` ones travel with the book.
 WEIGHT_FILES = {
     "imagenet": {
         "mobilenetv2_100": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
         "mobilenetv2_035": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
+        "efficientnetv2b0": "efficientnetv2-b0_notop.h5",
     },
     "pocket": {"mobilenetv2_035": "mobilenetv2_035.weights.h5"},
 }
@@ -39,12 +42,14 @@ WEIGHT_FILES = {
 # The card beside the pocket weights says what they learned from, at what cost, and their digest.
 CARD_FILE = "card.json"
 
-# SHA-256 over the arrays of the ImageNet weights in layer order (float32, little-endian),
-# so that the same weights are recognised in any container.
+# SHA-256 over the arrays of the ImageNet weights in layer order, so that the same weights are recognised in any
+# container; as float32 or, where editions that store half precision are in use, as float16.
 WEIGHTS_SHA256 = {
     WEIGHT_FILES["imagenet"]["mobilenetv2_100"]: "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8",
     WEIGHT_FILES["imagenet"]["mobilenetv2_035"]: "cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7",
+    WEIGHT_FILES["imagenet"]["efficientnetv2b0"]: "87c5eff9c99a8069faad4810492c009bbd74954b88356795de89314b041508f2",
 }
+HALF_PRECISION = (WEIGHT_FILES["imagenet"]["efficientnetv2b0"],)
 
 
 class MissingDataError(FileNotFoundError):
@@ -226,15 +231,22 @@ def find_weights(name):
     if found:
         return found
     destination = settings.home_folder() / "downloads" / name
+    url = weights_url(name)
     try:
-        return _download(WEIGHTS_URL + name, destination)
+        return _download(url, destination)
     except OSError as error:
         raise MissingDataError(
             f"The ImageNet weights {name} are nowhere to be found ({error}). Provide them in one of these ways:\n"
-            f"  - connect to the internet: they come from {WEIGHTS_URL}\n"
+            f"  - connect to the internet: they come from {url}\n"
             "  - set TLHELPERS_MIRROR to a folder or URL that holds them under weights/\n"
             f"  - put the file into {destination.parent}"
         ) from error
+
+
+def weights_url(name):
+    """Where Keras publishes a weight file."""
+    folder = next(folder for prefix, folder in UPSTREAM_FOLDERS.items() if name.startswith(prefix))
+    return f"{WEIGHTS_URL}{folder}{name}"
 
 
 def load_backbone_weights(backbone, name):
@@ -257,7 +269,7 @@ def load_backbone_weights(backbone, name):
         ) from error
     pocket = name in WEIGHT_FILES["pocket"].values()
     expected = load_card()["arrays_sha256"] if pocket else WEIGHTS_SHA256.get(name)
-    received = digest_of_weights(backbone)
+    received = digest_of_weights(backbone, half_precision=name in HALF_PRECISION)
     if expected is not None and received != expected:
         raise BadArchiveError(
             f"The arrays of {name} have the SHA-256 {expected}. Received: {received} from {str(path)!r}"
@@ -283,11 +295,20 @@ def load_card():
         ) from error
 
 
-def digest_of_weights(model):
-    """The SHA-256 over a model's arrays in layer order, whatever file they came from."""
+def digest_of_weights(model, *, half_precision=False):
+    """The SHA-256 over a model's arrays in layer order, whatever file they came from.
+
+    Args:
+        model: keras.Model.
+        half_precision: bool. Whether the arrays are rounded to float16 first, so that an edition that was stored
+            so is the same.
+
+    Returns:
+        str, 64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for array in model.get_weights():
-        digest.update(array.astype("<f4").tobytes())
+        digest.update(array.astype("<f2" if half_precision else "<f4").tobytes())
     return digest.hexdigest()
 
 

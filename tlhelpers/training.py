@@ -14,7 +14,7 @@ from tlhelpers import files, loaders, settings, sources
 EXTRACTION_BATCH = 32
 
 
-def extract_features(model, table, image_size, *, cache=True):
+def extract_features(model, table, image_size, *, flipped=False, cache=True):
     """Runs images through a frozen network, once.
 
     The result is kept in the cache folder under a key made of the images, their size and the weights, so that
@@ -24,18 +24,20 @@ def extract_features(model, table, image_size, *, cache=True):
         model: keras.Model. From images in 0..255 to features.
         table: pandas.DataFrame with `path`, `sha256` and `target`, as from `split_manifest`.
         image_size: int. Side of the square images, pixels.
+        flipped: bool. Whether the images are mirrored left to right.
         cache: bool. Whether to keep the features on disk and use those kept before.
 
     Returns:
         tuple of a float32 array `(len(table), …)`, row by row as `table`, and the wall-clock seconds its
         computation took, now or when it was kept.
     """
-    path = settings.home_folder() / "features" / f"{_feature_key(model, table, image_size)}.npy"
+    key = _feature_key(model, table, f"{image_size} flipped" if flipped else image_size)
+    path = settings.home_folder() / "features" / f"{key}.npy"
     note = path.with_suffix(".json")
     if cache and path.is_file() and note.is_file():
         return np.load(path, mmap_mode="r", allow_pickle=False), json.loads(note.read_text(encoding="utf-8"))
     started = time.perf_counter()
-    dataset = loaders.load_dataset(table, image_size, batch_size=EXTRACTION_BATCH, cache="none")
+    dataset = loaders.load_dataset(table, image_size, batch_size=EXTRACTION_BATCH, flipped=flipped, cache="none")
     features = _predict(model, dataset, len(table))
     seconds = time.perf_counter() - started
     if cache:
@@ -184,6 +186,6 @@ def _without_name(config):
     return {key: value for key, value in config.items() if key != "name"}
 
 
-def _feature_key(model, table, image_size):
-    facts = [sources.digest_of_weights(model), model.layers[-1].name, str(image_size), *table["sha256"]]
+def _feature_key(model, table, view):
+    facts = [sources.digest_of_weights(model), model.layers[-1].name, str(view), *table["sha256"]]
     return files.sha256_of_text("\n".join(facts))[:16]

@@ -1,0 +1,149 @@
+"""One trained network from its question to its record, in whatever process it runs.
+
+Images -> manifest -> recipe -> record, as in the chapters, for the many runs that no chapter has room for.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tlhelpers import devices, manifest, models, profiles, recipes, records, settings, studies, training
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Which network is trained how, on what.
+
+    Args:
+        network: str. `"baseline_cnn"` or a key of `models.BACKBONES`.
+        recipe: Recipe. Its strategy names the record.
+        seed: int. See `split_manifest`.
+        study: str. The study's name.
+        protocol: str. `"published"` or `"careful"`.
+        profile: str. The profile's name: the images and the pretrained weights.
+        per_class: int or None. How many training images of each class are used; None means all.
+        evaluated_on: str. `"test"`, or `"validation"` for what is still being chosen: the test images are then not
+            even read.
+    """
+
+    network: str
+    recipe: recipes.Recipe
+    seed: int
+    study: str = "flowers"
+    protocol: str = "careful"
+    profile: str = "full"
+    per_class: int | None = None
+    evaluated_on: str = "test"
+
+    @property
+    def name(self):
+        """Study, protocol, model and seed, as a record's path has them."""
+        return f"{self.study}/{self.protocol}/{self.network}-{self.recipe.strategy}/seed-{self.seed}"
+
+    def path(self, folder):
+        """Where its record stands below a folder."""
+        return Path(folder) / f"{self.name}.json"
+
+
+def run_experiment(experiment, folder, *, threads=None):
+    """Trains what an experiment asks for and saves its record; a finished one is left as it is.
+
+    Args:
+        experiment: Experiment.
+        folder: Path. Such as `settings.records_folder()`.
+        threads: int or None. Cores to use; None means all.
+
+    Returns:
+        Path. The record's JSON file.
+
+    Raises:
+        ValueError: when the experiment names something unknown, or asks for more images than a class has.
+    """
+    path = experiment.path(folder)
+    if path.is_file():
+        return path
+    if threads:
+        devices.limit_threads(threads)
+    device = devices.prepare_device(experiment.seed)
+    profile = profiles.choose_profile(experiment.profile)
+    study = studies.get_study(experiment.study, drawn=profile.drawn)
+    table = table_of(experiment, study)
+    core_seconds = time.process_time()
+    fitted = recipes.follow(
+        experiment.recipe,
+        experiment.network,
+        table,
+        study.num_classes,
+        weights=profile.weights,
+        seed=experiment.seed,
+        batch_size=device.batch_size,
+        resume_folder=settings.home_folder() / "interrupted" / experiment.name,
+    )
+    core_seconds = time.process_time() - core_seconds
+    record = _make_record(experiment, study, table, fitted, device, core_seconds)
+    training.save_model(fitted.model, settings.models_folder(profile.name) / f"{experiment.name}.keras")
+    return records.save_record(record, folder)
+
+
+def table_of(experiment, study):
+    """The images of an experiment, split.
+
+    Args:
+        experiment: Experiment.
+        study: Study.
+
+    Returns:
+        pandas.DataFrame, as from `split_manifest`. When it is evaluated on the validation part, that part stands in
+        for the test part, which is left out.
+    """
+    if experiment.evaluated_on not in ("test", "validation"):
+        raise ValueError(
+            f"A run is evaluated on 'test' or 'validation'. Received: evaluated_on={experiment.evaluated_on!r}"
+        )
+    table = manifest.split_manifest(
+        manifest.load_manifest(study), study, protocol=experiment.protocol, seed=experiment.seed
+    )
+    if experiment.evaluated_on == "validation":
+        table = table[table["split"] != "test"].replace({"split": {"validation": "test"}})
+    if experiment.per_class is not None:
+        table = _limit(table, experiment)
+    return table.reset_index(drop=True)
+
+
+def _limit(table, experiment):
+    """Keeps a few training images of each class: the first of a shuffle, so that a smaller set is part of a larger."""
+    train = table[table["split"] == "train"].sample(frac=1, random_state=experiment.seed)
+    smallest = train["label"].value_counts().min()
+    if not 1 <= experiment.per_class <= smallest:
+        raise ValueError(
+            f"A class has between 1 and {smallest} training images here. Received: per_class={experiment.per_class}"
+        )
+    few = train.groupby("label").head(experiment.per_class)
+    return pd.concat([few, table[table["split"] != "train"]]).sort_index()
+
+
+def _make_record(experiment, study, table, fitted, device, core_seconds):
+    recipe = experiment.recipe
+    parts = set(table["split"]) - {"train"}
+    prob = {part: recipes.predict(recipe, fitted.model, manifest.rows_of(table, part)) for part in parts}
+    asked = {"recipe": asdict(recipe), "per_class": experiment.per_class, "evaluated_on": experiment.evaluated_on}
+    parameters = fitted.details.pop("parameters", None) or models.count_parameters(fitted.model)
+    return records.make_record(
+        study=study,
+        table=table,
+        y_prob=prob["test"],
+        validation_prob=prob.get("validation"),
+        protocol=experiment.protocol,
+        network=experiment.network,
+        strategy=recipe.strategy,
+        profile=experiment.profile,
+        seed=experiment.seed,
+        image_size=recipe.test_size,
+        parameters=parameters,
+        history=fitted.history,
+        seconds=fitted.seconds,
+        hardware=devices.hardware_facts(device),
+        details=asked | fitted.details | {"core_seconds": core_seconds},
+    )

@@ -114,9 +114,15 @@ class DiscriminativeAdamW(keras.optimizers.AdamW):
         super().__init__(learning_rate, **options)
         self.shares = shares or {}
 
+    def build(self, variables):
+        """Looks up the share of each variable."""
+        self._share_by_index = [self.shares.get(variable.path, 1.0) for variable in variables]
+        super().build(variables)
+
     def update_step(self, gradient, variable, learning_rate):
         """Takes one step, shortened by the weight's share."""
-        super().update_step(gradient, variable, learning_rate * self.shares.get(variable.path, 1.0))
+        share = self._share_by_index[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * share)
 
     def get_config(self):
         """The settings, shares included."""
@@ -337,6 +343,7 @@ def _fit(recipe, model, data, backbone, resume_folder):
         data.load("train"),
         validation_data=data.load("validation"),
         epochs=recipe.epochs,
+        shuffle=False,  # the dataset shuffles itself
         callbacks=callbacks,
         verbose=0,
     ).history

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tlhelpers import garden, studies
+from tlhelpers import garden, queries, studies
 
 
 def pytest_addoption(parser):
@@ -94,6 +94,19 @@ def _no_network(monkeypatch):
 def flowers():
     """The flower study."""
     return studies.get_study("flowers")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder for records, not made yet."""
+    return tmp_path / "records"
+
+
+@pytest.fixture
+def quick_queries(monkeypatch):
+    """Draws fewer samples, and lets no record ask for the commit, which takes longer than all else."""
+    monkeypatch.setattr(queries, "BOOTSTRAP_SAMPLES", 200)
+    monkeypatch.setenv("PATH", "")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The one object every chapter opens with."""
+"""The one object every chapter opens with, and the numbers it hands to the prose."""
 
 import dataclasses
 import shutil
@@ -10,7 +10,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tlhelpers import chapters, devices, drawings, manifest, profiles, records, settings, sources
+from tlhelpers import chapters, devices, drawings, manifest, profiles, settings, sources, summaries
+
+INFO = "application/papermill.record/text/plain"
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +216,7 @@ def test_runs_of_the_embedded_backbone_are_found_under_the_sources_name(drawn, r
     }
     live = chapter.load_live_records()
     assert set(live) == {(protocol, name) for protocol in ("careful", "published") for name in found}
-    table = records.reproduction_table("flowers", live, recorded=recorded)
+    table = summaries.reproduction_table("flowers", live, recorded=recorded)
     assert table["this build"].tolist() == ["100.0% (1 seed)", "100.0% (1 seed)", "not run in this build"] * 2
     assert chapter.load_runs_or_records(["mobilenetv2_100-frozen"])[1] == "runs of this build"
 
@@ -380,3 +382,38 @@ def test_confusions_that_never_happen_are_said_not_to():
     record = SimpleNamespace(y_true=np.array([0, 1]), y_prob=np.eye(5)[[1, 1]])
     found = begin().describe_confusions(record)
     assert found == ["daisy taken for dandelion (1 picture)", chapters.NO_CONFUSION, chapters.NO_CONFUSION]
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What `display` received: a list of pairs of arguments."""
+    calls = []
+    monkeypatch.setattr("IPython.display.display", lambda *args, **options: calls.append((args, options)))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.8766, 1, "87.7%"),
+        (0.8766, 0, "88%"),
+        (1.0, 1, "100.0%"),
+        (np.float32(0.25), 1, "25.0%"),
+        (11169605, 1, "11,169,605"),
+        (0, 1, "0"),
+        (np.int64(4317), 1, "4,317"),
+        ("a text", 1, "a text"),
+    ],
+)
+def test_glued_values_read_as_prose_does(displayed, value, digits, text):
+    chapters.glue("a-name", value, digits=digits)
+    [((bundle,), _)] = displayed
+    assert bundle == {INFO: repr(text)}
+
+
+def test_glue_emits_the_record_that_the_site_looks_for(displayed):
+    chapters.glue("a-name", 0.5)
+    [((bundle,), options)] = displayed
+    assert list(bundle) == ["application/papermill.record/text/plain"]
+    scrapbook = {"name": "a-name", "mime_prefix": "application/papermill.record/"}
+    assert options == {"raw": True, "metadata": {"scrapbook": scrapbook}}

@@ -212,3 +212,156 @@ def test_confusions_of_one_size_come_in_class_order():
 def test_a_right_answer_is_never_a_confusion(count):
     confusions = metrics.top_confusions([0, 1, 2, 2], one_hot([0, 1, 2, 2]), NAMES, count=count)
     assert confusions == []
+
+
+def sharpen(y_prob, factor):
+    """Probabilities whose logits are multiplied by `factor`."""
+    raised = np.asarray(y_prob, dtype=float) ** factor
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def draw_calibrated(count=20000, seed=0):
+    """Probabilities, and targets that follow exactly them."""
+    rng = np.random.default_rng(seed)
+    y_prob = sharpen(rng.dirichlet(np.ones(5), count), 1.5)
+    return (rng.random((count, 1)) > y_prob.cumsum(axis=1)).sum(axis=1), y_prob
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
+def test_the_temperature_of_too_sure_and_too_shy_predictions_is_recovered(temperature):
+    y_true, y_prob = draw_calibrated()
+    assert metrics.fit_temperature(y_true, sharpen(y_prob, temperature)) == pytest.approx(temperature, rel=0.04)
+
+
+def test_temperatures_multiply():
+    y_true, y_prob = draw_predictions(2000)
+    once = metrics.fit_temperature(y_true, y_prob)
+    assert metrics.fit_temperature(y_true, sharpen(y_prob, 3)) == pytest.approx(3 * once, rel=1e-3)
+
+
+def test_the_fitted_temperature_is_the_most_likely_of_its_neighbours():
+    y_true, y_prob = draw_predictions()
+    fitted = metrics.fit_temperature(y_true, y_prob)
+
+    def likelihood(temperature):
+        scaled = metrics.apply_temperature(y_prob, temperature)
+        return np.log(scaled[np.arange(len(y_true)), y_true]).mean()
+
+    assert likelihood(fitted) > max(likelihood(fitted * 0.98), likelihood(fitted * 1.02), likelihood(1.0))
+
+
+def test_scaling_removes_most_of_the_calibration_error_on_other_images():
+    y_true, y_prob = draw_calibrated()
+    overconfident = sharpen(y_prob, 3)
+    temperature = metrics.fit_temperature(y_true[:10000], overconfident[:10000])
+    before = metrics.expected_calibration_error(y_true[10000:], overconfident[10000:])
+    scaled = metrics.apply_temperature(overconfident[10000:], temperature)
+    assert before > 0.1
+    assert metrics.expected_calibration_error(y_true[10000:], scaled) < 0.02
+
+
+def test_a_temperature_of_one_changes_nothing():
+    _, y_prob = draw_predictions()
+    np.testing.assert_allclose(metrics.apply_temperature(y_prob, 1), y_prob, rtol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.7, 3, 20])
+def test_no_temperature_changes_the_predicted_class(temperature):
+    _, y_prob = draw_predictions(5000, 5)
+    y_prob = y_prob.astype(np.float32)
+    y_prob[0] = [0, 0, 1, 0, 0]
+    y_prob[1] = np.float32([0.3, 0.3, 0.2, 0.1, 0.1]) + np.float32([0, 6e-8, 0, 0, 0])
+    scaled = metrics.apply_temperature(y_prob, temperature)
+    np.testing.assert_array_equal(scaled.argmax(axis=1), y_prob.argmax(axis=1))
+    np.testing.assert_allclose(scaled.sum(axis=1), 1, rtol=1e-12)
+
+
+def test_a_temperature_stays_within_its_bounds_where_no_finite_one_is_best():
+    lowest, highest = metrics.TEMPERATURE_BOUNDS
+    assert lowest <= metrics.fit_temperature(*binary(np.full(20, 0.9), np.full(20, True))) < 0.2
+    assert metrics.fit_temperature(*binary(np.full(20, 0.9), np.full(20, False))) == pytest.approx(highest, rel=1e-2)
+
+
+def test_probabilities_of_zero_have_a_finite_temperature():
+    temperature = metrics.fit_temperature([0, 1, 2, 0], one_hot([0, 1, 2, 1]).astype(np.float32))
+    assert 1 < temperature <= metrics.TEMPERATURE_BOUNDS[1]
+
+
+def test_no_validation_image_has_no_temperature():
+    with pytest.raises(ValueError, match="at least one validation image"):
+        metrics.fit_temperature([], np.empty((0, 3)))
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+def test_a_temperature_that_is_not_positive_is_an_error(temperature):
+    with pytest.raises(ValueError, match=f"above 0. Received: temperature={temperature}"):
+        metrics.apply_temperature(one_hot([0]), temperature)
+
+
+def paired_counts(only_a, only_b, both, neither):
+    """Targets and two models' predictions with given numbers of images that one, both or neither gets right."""
+    right_a = np.array([1] * only_a + [0] * only_b + [1] * both + [0] * neither)
+    right_b = np.array([0] * only_a + [1] * only_b + [1] * both + [0] * neither)
+    return np.ones(len(right_a), int), one_hot(right_a, 2), one_hot(right_b, 2)
+
+
+def test_the_paired_bootstrap_is_as_wide_as_the_normal_interval_of_a_paired_difference():
+    result = metrics.bootstrap_difference(*paired_counts(20, 60, 700, 220))
+    half_width = stats.norm.ppf(0.975) * np.sqrt((80 - 40**2 / 1000) / 1000**2)
+    assert result["difference"] == pytest.approx(0.04)
+    assert result["high"] - result["low"] == pytest.approx(2 * half_width, rel=0.1)
+    assert result["low"] < 0.04 < result["high"]
+
+
+def test_the_paired_bootstrap_is_narrower_than_two_intervals():
+    y_true, before, after = paired_counts(5, 15, 700, 280)
+    paired = metrics.bootstrap_difference(y_true, before, after)
+    low, high = metrics.bootstrap_interval(y_true, before)
+    assert paired["high"] - paired["low"] < (high - low) / 2
+
+
+@pytest.mark.parametrize("compare", [metrics.bootstrap_difference, metrics.permutation_test])
+@pytest.mark.parametrize("metric", metrics.PAIRED_METRICS)
+def test_a_difference_is_that_of_the_evaluated_metric(compare, metric):
+    (y_true, first), (_, second) = draw_predictions(seed=0), draw_predictions(seed=1)
+    before, after = (metrics.evaluate(y_true, y_prob, NAMES)[metric] for y_prob in (first, second))
+    result = compare(y_true, first, second, metric=metric, samples=19)
+    assert result["difference"] == pytest.approx(after - before)
+
+
+@pytest.mark.parametrize("compare", [metrics.bootstrap_difference, metrics.permutation_test])
+def test_a_paired_comparison_follows_its_seed(compare):
+    y_true, first = draw_predictions()
+    second = sharpen(first, 1.1)
+    results = [compare(y_true, first, second, metric="ece", seed=seed, samples=99) for seed in (1, 1, 2, 3)]
+    assert results[0] == results[1]
+    assert not results[0] == results[2] == results[3]
+
+
+@pytest.mark.parametrize("counts", [(1, 4, 3, 1), (0, 6, 2, 0), (2, 2, 2, 2)])
+def test_the_exact_permutation_test_of_the_accuracy_is_the_exact_mcnemar_test(counts):
+    predictions = paired_counts(*counts)
+    permuted = metrics.permutation_test(*predictions, metric="accuracy")
+    assert permuted["p_value"] == pytest.approx(metrics.compare_paired(*predictions)["p_value"])
+
+
+def test_the_macro_f1_differs_where_mcnemar_sees_no_difference():
+    y_true = np.array([0] * 900 + [1] * 30)
+    before = one_hot([0] * 880 + [1] * 20 + [1] * 10 + [0] * 20, 2)
+    after = one_hot([0] * 862 + [1] * 38 + [1] * 30, 2)
+    assert metrics.compare_paired(y_true, before, after)["p_value"] > 0.8
+    assert metrics.permutation_test(y_true, before, after)["p_value"] < 0.02
+    assert metrics.permutation_test(y_true, before, before)["p_value"] == 1
+
+
+@pytest.mark.parametrize("compare", [metrics.bootstrap_difference, metrics.permutation_test])
+def test_an_unknown_metric_names_the_known_ones(compare):
+    with pytest.raises(ValueError, match=r"\['accuracy', 'macro_f1', 'ece'\]. Received: metric='auc'"):
+        compare([0], one_hot([0]), one_hot([0]), metric="auc")
+
+
+@pytest.mark.parametrize("compare", [metrics.bootstrap_difference, metrics.permutation_test])
+@pytest.mark.parametrize(("images", "first", "second"), [(2, 3, 2), (3, 2, 2), (0, 0, 0)])
+def test_models_on_different_images_cannot_be_compared(compare, images, first, second):
+    with pytest.raises(ValueError, match=f"same images, at least one. Received: {images} images"):
+        compare(np.zeros(images, int), np.ones((first, 2)), np.ones((second, 2)))

@@ -43,6 +43,9 @@ POINTS = pd.DataFrame(
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
 READABLE = 4.5
+POSITIONS = np.random.default_rng(1).normal(size=(8, 2))
+# No heat map, a warm corner, nothing warm.
+HEAT = [None, np.outer(np.linspace(0, 1, 6), np.linspace(0, 1, 6)), np.zeros((6, 6))]
 
 
 def metrics_by_model():
@@ -60,11 +63,14 @@ ON_ONE_AXES = {
     "bars": lambda **options: plotting.plot_bars({"shallow": 0.4, "deep": 0.9}, label="accuracy", **options),
     "comparison": lambda **options: plotting.plot_comparison(POINTS, **options),
     "reliability": lambda **options: plotting.plot_reliability({"frozen": (Y_TRUE, Y_PROB)}, **options),
+    "embedding": lambda **options: plotting.plot_embedding(POSITIONS, Y_TRUE, NAMES, **options),
 }
 ON_SEVERAL_AXES = {
     "curves": lambda: plotting.plot_learning_curves(HISTORY),
     "images": lambda: plotting.plot_image_grid(IMAGES, list("abcdefgh")),
     "predictions": lambda: plotting.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES),
+    "heat maps": lambda: plotting.plot_heat_maps(IMAGES[:3], HEAT, list("abc")),
+    "calibration": lambda: plotting.plot_calibration({"frozen": (Y_TRUE, Y_PROB)}, {"frozen": (Y_TRUE, Y_PROB)}),
 }
 one_axes = pytest.mark.parametrize("draw", ON_ONE_AXES.values(), ids=ON_ONE_AXES.keys())
 every_figure = pytest.mark.parametrize(
@@ -351,6 +357,66 @@ def test_reliability_is_accuracy_against_confidence_beside_the_diagonal():
     np.testing.assert_allclose(line.get_ydata(), table["accuracy"])
     assert legend_labels(ax) == ["perfect", "frozen", "again"]
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
+
+
+def test_calibration_shows_each_state_on_a_panel_of_its_own_with_shared_axes_and_one_legend():
+    scaled = metrics.apply_temperature(Y_PROB, 2)
+    before, after = plotting.plot_calibration({"frozen": (Y_TRUE, Y_PROB)}, {"frozen": (Y_TRUE, scaled)})
+    assert (before.get_title(), after.get_title()) == ("before scaling", "after scaling")
+    for ax, y_prob in ((before, Y_PROB), (after, scaled)):
+        table = metrics.reliability_table(Y_TRUE, y_prob)
+        np.testing.assert_allclose(ax.lines[1].get_xdata(), table["confidence"])
+        np.testing.assert_allclose(ax.lines[1].get_ydata(), table["accuracy"])
+    assert before.get_shared_x_axes().joined(before, after)
+    assert before.get_shared_y_axes().joined(before, after)
+    (legend,) = before.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["perfect", "frozen"]
+    assert (before.get_legend(), after.get_legend()) == (None, None)
+
+
+@pytest.mark.parametrize("after", [None, {}])
+def test_calibration_without_a_state_after_scaling_has_one_panel(after):
+    axes = plotting.plot_calibration({"frozen": (Y_TRUE, Y_PROB)}, after)
+    assert [ax.get_title() for ax in axes] == ["before scaling"]
+    assert len(axes[0].figure.axes) == 1
+
+
+def test_heat_maps_darken_what_is_cold_and_draw_a_line_around_what_is_hot():
+    bare, warm, cold = plotting.plot_heat_maps(IMAGES[:3], HEAT, list("abc"), columns=3)
+    assert [ax.get_title() for ax in (bare, warm, cold)] == ["a", "b", "c"]
+    for ax, image in zip((bare, warm, cold), IMAGES, strict=False):
+        np.testing.assert_array_equal(ax.images[0].get_array(), image)
+    assert [len(ax.images) for ax in (bare, warm, cold)] == [1, 2, 2]
+    np.testing.assert_allclose(warm.images[1].get_alpha(), plotting.SHADE * (1 - HEAT[1]))
+    np.testing.assert_allclose(cold.images[1].get_alpha(), plotting.SHADE)
+    assert not warm.images[1].get_array().any()
+    assert [len(ax.collections) for ax in (bare, warm, cold)] == [0, 1, 0]
+    assert warm.collections[0].levels.tolist() == [plotting.HALF_HEAT]
+
+
+def test_every_heat_map_needs_its_image():
+    with pytest.raises(ValueError, match="zip"):
+        plotting.plot_heat_maps(IMAGES[:3], HEAT[:2], list("abc"))
+
+
+def test_an_embedding_has_a_colour_and_a_marker_per_class_and_rings_the_errors():
+    wrong = Y_PROB.argmax(axis=1) != Y_TRUE
+    ax = plotting.plot_embedding(POSITIONS, Y_TRUE, NAMES, highlight=wrong)
+    *classes, rings = ax.collections
+    for index, points in enumerate(classes):
+        np.testing.assert_allclose(points.get_offsets(), POSITIONS[index == Y_TRUE])
+    assert len({to_hex(points.get_facecolor()[0]) for points in classes}) == 3
+    assert len({points.get_paths()[0].vertices.tobytes() for points in classes}) == 3
+    np.testing.assert_allclose(rings.get_offsets(), POSITIONS[wrong])
+    assert len(rings.get_facecolor()) == 0
+    assert legend_labels(ax) == [*NAMES, "wrong"]
+
+
+def test_an_embedding_without_errors_has_no_ring_and_no_axis_that_could_be_read():
+    ax = plotting.plot_embedding(POSITIONS, Y_TRUE, NAMES)
+    assert legend_labels(ax) == list(NAMES)
+    assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0
+    assert ax.get_aspect() == 1
 
 
 def test_the_style_sets_size_and_resolution_of_the_figures_that_follow():

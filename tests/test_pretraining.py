@@ -9,7 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import devices, drawings, garden, loaders, models, pretraining, profiles, records, settings, sources
+from tlhelpers import (
+    devices,
+    drawings,
+    garden,
+    loaders,
+    models,
+    pretraining,
+    profiles,
+    records,
+    settings,
+    sources,
+    summaries,
+)
 from tlhelpers.pretraining import QUESTIONS, UNSEEN, Question, load_quiz
 
 DAISY = garden.TARGETS["daisy"]
@@ -344,7 +356,7 @@ def test_the_shipped_backbone_reaches_its_stated_accuracy(shipped):
 
 def test_the_recorded_runs_on_drawings_show_both_steps_of_transfer():
     folder = settings.pocket_folder() / "records"
-    summary = records.summarise(records.load_records("flowers", folder=folder, protocol="careful")).loc["careful"]
+    summary = summaries.summarise(records.load_records("flowers", folder=folder, protocol="careful")).loc["careful"]
     baseline, frozen = summary.loc["baseline_cnn-scratch"], summary.loc[f"{pretraining.BACKBONE}-frozen"]
     tuned = summary.loc[f"{pretraining.BACKBONE}-{profiles.POCKET.fine_tuned}"]
     assert set(summary["seeds"]) == {5}

@@ -1,54 +1,14 @@
-"""Records: written whole, found again, refused when damaged, and summed up into the book's tables."""
+"""Records: written whole, found again, refused when damaged."""
 
 import dataclasses
 import json
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
+from builders import STUDY, make_record, make_table, save_several
 
-from tlhelpers import metrics, records, settings, studies
-
-STUDY = studies.get_study("flowers")
-HARDWARE = {"kind": "CPU", "name": "a processor", "count": 2, "memory_gib": 16.0, "precision": "float32"}
-INFO = "application/papermill.record/text/plain"
-
-
-def make_table(per_class=4):
-    rows = []
-    for target, label in enumerate(STUDY.class_names):
-        for index in range(per_class):
-            split = ("train", "validation", "test", "test")[index % 4]
-            rows.append({"label": label, "target": target, "sha256": f"{label}{index}", "split": split})
-    return pd.DataFrame(rows)
-
-
-def make_record(*, seed=0, wrong=1, **changes):
-    """A record of ten test images of which `wrong` are misread."""
-    table = make_table()
-    target = table.loc[table["split"] == "test", "target"].to_numpy()
-    predicted = np.where(np.arange(10) < wrong, (target + 1) % 5, target)
-    y_prob = 0.8 * np.eye(5)[predicted] + 0.04
-    facts = {
-        "protocol": "careful",
-        "network": "mobilenetv2_100",
-        "strategy": "frozen",
-        "profile": "full",
-        "seed": seed,
-        "image_size": 224,
-        "parameters": {"total": 10, "trainable": 3},
-        "history": {"loss": [1 / 3, 0.1], "accuracy": [0.5, 0.9]},
-        "seconds": {"training": 12.5},
-        "hardware": HARDWARE,
-        "validation_prob": np.full((5, 5), 0.2),
-    }
-    return records.make_record(study=STUDY, table=table, y_prob=y_prob, **(facts | changes))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "records"
+from tlhelpers import metrics, records, settings
 
 
 def test_a_record_derives_counts_metrics_and_versions():
@@ -72,7 +32,7 @@ def test_a_record_keeps_the_validation_predictions_beside_the_true_classes():
 
 def test_a_protocol_without_a_validation_part_keeps_no_validation_predictions():
     table = make_table().replace({"split": {"validation": "train"}})
-    facts = {name: "" for name in ("protocol", "network", "strategy", "profile", "seed", "image_size")}
+    facts = dict.fromkeys(("protocol", "network", "strategy", "profile", "seed", "image_size"), "")
     facts |= {name: {} for name in ("parameters", "history", "seconds", "hardware")}
     y_prob = np.eye(5)[table.loc[table["split"] == "test", "target"]]
     record = records.make_record(study=STUDY, table=table, y_prob=y_prob, validation_prob=y_prob, **facts)
@@ -200,16 +160,6 @@ def test_a_run_killed_while_saving_leaves_no_record(folder, monkeypatch):
     assert records.load_records("flowers", folder=folder) == []
 
 
-def save_several(folder):
-    for protocol, strategy, seed in [
-        ("careful", "frozen", 0),
-        ("careful", "frozen", 1),
-        ("careful", "last6", 0),
-        ("published", "frozen", 0),
-    ]:
-        records.save_record(make_record(protocol=protocol, strategy=strategy, seed=seed), folder)
-
-
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -232,159 +182,6 @@ def test_records_are_found_by_protocol_and_model(folder, options, count):
 def test_an_unknown_study_names_the_known_ones(folder):
     with pytest.raises(ValueError, match=r"\['flowers'\]. Received: name='birds'"):
         records.load_records("birds", folder=folder)
-
-
-def test_a_summary_is_mean_interval_and_seeds_per_model():
-    several = [make_record(seed=seed, wrong=wrong) for seed, wrong in enumerate((0, 1, 2))]
-    summary = records.summarise([*several, make_record(strategy="last6")])
-    assert summary.index.names == ["protocol", "model"]
-    row = summary.loc["careful", "mobilenetv2_100-frozen"]
-    assert row["mean"] == pytest.approx(0.9)
-    assert row["half_width"] == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)
-    assert row["seeds"] == 3
-    alone = summary.loc["careful", "mobilenetv2_100-last6"]
-    assert (alone["mean"], alone["seeds"]) == (0.9, 1)
-    assert np.isnan(alone["half_width"])
-
-
-def test_another_metric_can_be_summed_up():
-    record = make_record(wrong=3)
-    summary = records.summarise([record], "ece")
-    assert summary["mean"].tolist() == [record.metrics["ece"]]
-
-
-def test_protocols_are_never_mixed():
-    summary = records.summarise([make_record(wrong=0), make_record(wrong=4, protocol="published")])
-    assert summary["mean"].to_dict() == {
-        ("careful", "mobilenetv2_100-frozen"): 1.0,
-        ("published", "mobilenetv2_100-frozen"): 0.6,
-    }
-
-
-def test_no_records_have_an_empty_summary():
-    summary = records.summarise([])
-    assert len(summary) == 0
-    assert list(summary.columns) == ["mean", "half_width", "seeds"]
-
-
-def test_the_reproduction_table_quotes_and_compares(folder):
-    for seed, wrong in enumerate((0, 1, 2)):
-        records.save_record(make_record(seed=seed, wrong=wrong), folder)
-    run = make_record(wrong=4, strategy="last6")
-    table = records.reproduction_table("flowers", {("careful", run.model): run}, recorded=folder)
-    assert list(table.columns) == ["published", "recorded", "this build"]
-    assert len(table) == 6
-    assert table["published"].tolist() == ["67%", "88%", "91%"] * 2
-    frozen = table.loc["careful", "MobileNetV2, frozen"]
-    assert frozen.tolist() == ["88%", "90.0% ± 24.8 (3 seeds)", "not run in this build"]
-    last = table.loc["careful", "MobileNetV2, last six layers"]
-    assert last.tolist() == ["91%", "no recorded run yet", "60.0% (1 seed)"]
-    assert table.loc["published", "MobileNetV2, frozen"].tolist()[1:] == [
-        "no recorded run yet",
-        "not run in this build",
-    ]
-
-
-def test_a_run_of_another_network_stands_in_the_row_of_the_model_it_is_given_for(folder):
-    run = make_record(wrong=4, network="mobilenetv2_035", profile="pocket", protocol="published")
-    table = records.reproduction_table("flowers", {("published", "mobilenetv2_100-frozen"): run}, recorded=folder)
-    live = table.loc[table["this build"] != "not run in this build", "this build"]
-    assert live.to_dict() == {("published", "MobileNetV2, frozen"): "60.0% (1 seed)"}
-
-
-def test_the_reproduction_table_stands_without_any_run(folder):
-    table = records.reproduction_table("flowers", {}, protocols=["careful"], recorded=folder)
-    assert table["recorded"].tolist() == ["no recorded run yet"] * 3
-    assert table["this build"].tolist() == ["not run in this build"] * 3
-
-
-def test_a_recorded_model_is_described_as_in_the_table(folder):
-    save_several(folder)
-    model = "mobilenetv2_100-frozen"
-    assert records.describe_recorded("flowers", "careful", model, folder=folder) == "90.0% ± 0.0 (2 seeds)"
-    assert records.describe_recorded("flowers", "published", model, folder=folder) == "90.0% (1 seed)"
-    assert records.describe_recorded("flowers", "careful", "baseline_cnn-scratch", folder=folder) == records.NO_RECORD
-
-
-def test_sources_are_compared_model_by_model(folder):
-    for seed, wrong in enumerate((0, 1, 2)):
-        records.save_record(make_record(seed=seed, wrong=wrong), folder)
-    run = make_record(strategy="last6", wrong=3)
-    labels = {"mobilenetv2_100-frozen": "Frozen", "mobilenetv2_100-last6": "Last six"}
-    points = records.compare_sources("flowers", "careful", labels, {run.model: run}, recorded=folder)
-    assert list(zip(points["model"], points["source"], points["accuracy"].round(6), strict=True)) == [
-        ("Frozen", "published", 0.88),
-        ("Frozen", "recorded", 0.9),
-        ("Last six", "published", 0.91),
-        ("Last six", "this build", 0.7),
-    ]
-    low, high = metrics.bootstrap_interval(run.y_true, run.y_prob)
-    expected = [np.nan, 4.302653 * 0.1 / np.sqrt(3), np.nan, (high - low) / 2]
-    np.testing.assert_allclose(points["half_width"], expected, rtol=1e-6)
-
-
-def test_a_run_of_another_network_is_compared_under_the_name_it_is_given(folder):
-    run = make_record(network="mobilenetv2_035", wrong=3)
-    labels = {"mobilenetv2_100-frozen": "Frozen"}
-    points = records.compare_sources("flowers", "careful", labels, {"mobilenetv2_100-frozen": run}, recorded=folder)
-    assert points["source"].tolist() == ["published", "this build"]
-    assert points["accuracy"].tolist() == pytest.approx([0.88, 0.7])
-
-
-def test_records_of_another_protocol_are_not_compared(folder):
-    records.save_record(make_record(protocol="published"), folder)
-    labels = {"mobilenetv2_100-frozen": "Frozen"}
-    points = records.compare_sources("flowers", "careful", labels, {}, recorded=folder)
-    assert points["source"].tolist() == ["published"]
-
-
-@pytest.fixture
-def displayed(monkeypatch):
-    """What `display` received: a list of pairs of arguments."""
-    calls = []
-    monkeypatch.setattr("IPython.display.display", lambda *args, **options: calls.append((args, options)))
-    return calls
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [
-        (0.8766, 1, "87.7%"),
-        (0.8766, 0, "88%"),
-        (1.0, 1, "100.0%"),
-        (np.float32(0.25), 1, "25.0%"),
-        (11169605, 1, "11,169,605"),
-        (0, 1, "0"),
-        (np.int64(4317), 1, "4,317"),
-        ("a text", 1, "a text"),
-    ],
-)
-def test_glued_values_read_as_prose_does(displayed, value, digits, text):
-    records.glue("a-name", value, digits=digits)
-    [((bundle,), _)] = displayed
-    assert bundle == {INFO: repr(text)}
-
-
-def test_glue_emits_the_record_that_the_site_looks_for(displayed):
-    records.glue("a-name", 0.5)
-    [((bundle,), options)] = displayed
-    assert list(bundle) == ["application/papermill.record/text/plain"]
-    scrapbook = {"name": "a-name", "mime_prefix": "application/papermill.record/"}
-    assert options == {"raw": True, "metadata": {"scrapbook": scrapbook}}
-
-
-def test_conditions_name_hardware_versions_and_days():
-    versions = {"tensorflow": "2.21.0", "keras": "3.15.0"}
-    first = dataclasses.replace(make_record(), versions=versions, recorded_at="2025-03-01T10:00:00+00:00")
-    gpu = HARDWARE | {"kind": "GPU", "name": "Tesla T4", "count": 1}
-    second = dataclasses.replace(first, hardware=gpu, recorded_at="2025-03-04T10:00:00+00:00")
-    assert records.describe_conditions([first, first]) == (
-        "a processor, 2 CPU cores; TensorFlow 2.21.0, Keras 3.15.0; 2025-03-01"
-    )
-    assert records.describe_conditions([second, first]) == (
-        "Tesla T4, 1 GPU; a processor, 2 CPU cores; TensorFlow 2.21.0, Keras 3.15.0; 2025-03-01 to 2025-03-04"
-    )
-    assert records.describe_conditions([]) == "no recorded run"
 
 
 def test_a_record_outside_a_checkout_has_no_commit(monkeypatch, tmp_path):

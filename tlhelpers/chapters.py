@@ -1,4 +1,4 @@
-"""What every chapter opens with: the profile, the device, the images and their split, in one object."""
+"""What every chapter opens with: the profile, the device, the images and their split in one object; and `glue`."""
 
 import html
 from dataclasses import dataclass
@@ -7,7 +7,19 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from tlhelpers import devices, manifest, metrics, models, plotting, profiles, records, settings, studies, training
+from tlhelpers import (
+    devices,
+    manifest,
+    metrics,
+    models,
+    plotting,
+    profiles,
+    records,
+    settings,
+    studies,
+    summaries,
+    training,
+)
 
 NO_CONFUSION = "no other confusion"
 PROTOCOL_NOTES = {
@@ -127,8 +139,8 @@ class Chapter:
         return training.load_model(path)
 
     def describe_recorded(self, model):
-        """The recorded accuracy of a model under this chapter's protocol: see `records.describe_recorded`."""
-        return records.describe_recorded(self.study.name, self.protocol, model)
+        """The recorded accuracy of a model under this chapter's protocol: see `summaries.describe_recorded`."""
+        return summaries.describe_recorded(self.study.name, self.protocol, model)
 
     def describe_confusions(self, record):
         """The three most frequent confusions of a record in words, such as "rose taken for tulip (9 pictures)"."""
@@ -258,3 +270,28 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0):
     manifest.check_protocol(protocol, seed)
     plotting.use_book_style()
     return Chapter(chosen_study, chosen_profile, devices.prepare_device(seed), protocol, seed)
+
+
+def glue(name, value, *, digits=1):
+    """Makes a number available to the prose around it as `` {glue:text}`name` ``.
+
+    Args:
+        name: str. The key, unique within the page.
+        value: float shares are shown as percentages, int with thousands separators, str as they are.
+        digits: int. Decimals of a percentage.
+    """
+    from IPython.display import display
+
+    text = _as_prose(value, digits)
+    prefix = "application/papermill.record/"
+    display(
+        {f"{prefix}text/plain": repr(text)},
+        raw=True,
+        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
+    )
+
+
+def _as_prose(value, digits):
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.{digits}%}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tlhelpers import devices, manifest, models, profiles, recipes, records, settings, studies, training
+from tlhelpers import devices, fitting, manifest, profiles, recipes, records, settings, studies, training
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_experiment(experiment, folder, *, threads=None):
     study = studies.get_study(experiment.study, drawn=profile.drawn)
     table = table_of(experiment, study)
     core_seconds = time.process_time()
-    fitted = recipes.follow(
+    fitted = fitting.fit_recipe(
         experiment.recipe,
         experiment.network,
         table,
@@ -127,9 +127,8 @@ def _limit(table, experiment):
 def _make_record(experiment, study, table, fitted, device, core_seconds):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
-    prob = {part: recipes.predict(recipe, fitted.model, manifest.rows_of(table, part)) for part in parts}
+    prob = {part: fitting.predict(recipe, fitted.model, manifest.rows_of(table, part)) for part in parts}
     asked = {"recipe": asdict(recipe), "per_class": experiment.per_class, "evaluated_on": experiment.evaluated_on}
-    parameters = fitted.details.pop("parameters", None) or models.count_parameters(fitted.model)
     return records.make_record(
         study=study,
         table=table,
@@ -141,7 +140,7 @@ def _make_record(experiment, study, table, fitted, device, core_seconds):
         profile=experiment.profile,
         seed=experiment.seed,
         image_size=recipe.test_size,
-        parameters=parameters,
+        parameters=fitted.parameters,
         history=fitted.history,
         seconds=fitted.seconds,
         hardware=devices.hardware_facts(device),

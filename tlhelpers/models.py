@@ -11,19 +11,27 @@ from keras import layers
 from tlhelpers import sources
 
 # `rescaling` brings images in 0..255 into the range the weights expect; None where the network does so itself.
-# `partial` is the block from which partial fine-tuning starts: about the last half of the blocks.
+# `partial` is the block from which partial fine-tuning starts: about the last half of the blocks. `depths` are layers
+# whose pooled outputs say more together than the last one alone.
 BACKBONES = {
     "mobilenetv2_100": {
         "builder": partial(keras.applications.MobileNetV2, alpha=1.0),
         "rescaling": {"scale": 1 / 127.5, "offset": -1.0},
         "partial": "block_7",
+        "depths": ("block_13_project_BN", "block_16_project_BN", "out_relu"),
     },
     "mobilenetv2_035": {
         "builder": partial(keras.applications.MobileNetV2, alpha=0.35),
         "rescaling": {"scale": 1 / 127.5, "offset": -1.0},
         "partial": "block_7",
+        "depths": ("block_13_project_BN", "block_16_project_BN", "out_relu"),
     },
-    "efficientnetv2b0": {"builder": keras.applications.EfficientNetV2B0, "rescaling": None, "partial": "block5a"},
+    "efficientnetv2b0": {
+        "builder": keras.applications.EfficientNetV2B0,
+        "rescaling": None,
+        "partial": "block5a",
+        "depths": ("block5e_add", "block6h_add", "top_activation"),
+    },
 }
 
 
@@ -99,7 +107,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     return backbone
 
 
-def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, seed=None):
+def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, standardize=False, seed=None):
     """The published head: pooling, a dense layer, dropout, logits.
 
     Args:
@@ -107,6 +115,8 @@ def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, seed=No
         num_classes: int. Number of classes, at least 2.
         hidden: int. Units of the dense layer; 0 leaves it out (a linear head).
         dropout: float in [0, 1).
+        standardize: bool. Whether each feature is brought to mean 0 and variance 1 first, by a layer called
+            `"standardization"` that is to be adapted to the training features.
         seed: int or None. Seeds the initial weights and the dropout.
 
     Returns:
@@ -120,34 +130,45 @@ def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, seed=No
     x = inputs
     if len(feature_shape) == 3:
         x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    if standardize:
+        x = layers.Normalization(name="standardization")(x)
     outputs = _head(x, num_classes, hidden, dropout, _seed_sequence(seed))
     return keras.Model(inputs, outputs, name="head")
 
 
-def pooled(backbone):
+def pooled(backbone, depths=()):
     """A backbone followed by global average pooling: images to one feature vector each.
 
     Args:
         backbone: keras.Model with an output `(batch, height, width, channels)`.
+        depths: sequence of str. Names of layers whose outputs are pooled and put one behind the other; none means
+            the backbone's output alone.
 
     Returns:
         keras.Model with an output `(batch, channels)`. Weights are shared.
     """
-    outputs = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
+    if depths:
+        parts = [layers.GlobalAveragePooling2D()(backbone.get_layer(name).output) for name in depths]
+        outputs = layers.Concatenate(name="_".join(("pooling", *depths)))(
+            parts
+        )  # the name tells its features from others
+    else:
+        outputs = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
     return keras.Model(backbone.input, outputs, name=f"{backbone.name}_pooled")
 
 
-def connect(backbone, head):
+def connect(backbone, head, depths=()):
     """The whole classifier: backbone, pooling where the head expects pooled features, head.
 
     Args:
         backbone: keras.Model, as from `build_backbone`.
         head: keras.Model, as from `build_head`. Its weights are shared, not copied.
+        depths: sequence of str. As for `pooled`.
 
     Returns:
         keras.Model. From images in 0..255 to logits.
     """
-    features = pooled(backbone) if len(head.input_shape) == 2 else backbone
+    features = pooled(backbone, depths) if len(head.input_shape) == 2 else backbone
     return keras.Model(backbone.input, head(features.output), name=f"{backbone.name}_classifier")
 
 

@@ -20,6 +20,7 @@ TRAIN_COLOUR, VALIDATION_COLOUR = PALETTE[0], PALETTE[1]
 RIGHT_COLOUR, WRONG_COLOUR = PALETTE[0], "#b84f00"
 WIDTH = 7.0
 FIGURE_RESOLUTION = 144
+SHADE, HALF_HEAT = 0.65, 0.5
 
 
 def use_book_style():
@@ -299,6 +300,80 @@ def plot_reliability(predictions, *, ax=None):
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="upper left")
+    return ax
+
+
+def plot_calibration(before, after=None):
+    """Reliability before and after temperature scaling, side by side on shared axes.
+
+    Args:
+        before: dict from a model's label to a pair `(y_true, y_prob)`.
+        after: dict of the same form or None. None, or an empty one, leaves its panel out.
+
+    Returns:
+        array of one or two Axes.
+    """
+    panels = {"before scaling": before} | ({"after scaling": after} if after else {})
+    size = (WIDTH, 3.9) if after else (4.4, 4.2)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, (title, predictions) in zip(axes[0], panels.items(), strict=True):
+        plot_reliability(predictions, ax=axis)
+        axis.set_title(title)
+        axis.set_aspect("equal")
+        axis.label_outer()
+        axis.get_legend().remove()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return axes[0]
+
+
+def plot_heat_maps(images, maps, titles, *, columns=6, colours=None):
+    """Images in a grid, darkened where their heat map is cold, with a line around what is at least half as hot.
+
+    Args:
+        images: sequence of uint8 arrays `(height, width, 3)` in 0..255.
+        maps: sequence of float arrays `(height, width)` in 0..1, as from `grad_cam`; None leaves an image bare.
+        titles: sequence of str.
+        columns: int.
+        colours: sequence of colours or None. The titles' colours.
+
+    Returns:
+        array of Axes, one per image.
+    """
+    axes = plot_image_grid(images, titles, columns=columns, colours=colours)
+    for axis, heat in zip(axes, maps, strict=True):
+        if heat is not None:
+            axis.imshow(np.zeros_like(heat), cmap="gray", vmin=0, vmax=1, alpha=SHADE * (1 - heat))
+            if heat.max() > HALF_HEAT > heat.min():
+                axis.contour(heat, levels=[HALF_HEAT], colors=[PALETTE[8]], linewidths=1)
+    return axes
+
+
+def plot_embedding(points, y, class_names, *, highlight=None, ax=None):
+    """Pictures as points in the plane, one colour and marker per class.
+
+    Args:
+        points: float array `(n, 2)`, as from `embed_2d`.
+        y: int array `(n,)`, indices of `class_names`.
+        class_names: sequence of str.
+        highlight: bool array `(n,)` or None. A model's errors, which get a ring.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.6, 3.6))
+    points, y = np.asarray(points), np.asarray(y)
+    for index, name in enumerate(class_names):
+        style = {"color": PALETTE[index % len(PALETTE)], "marker": "osD^v"[index % 5]}
+        ax.scatter(*points[y == index].T, s=9, alpha=0.75, linewidths=0, label=name, **style)
+    if highlight is not None:
+        ringed = points[np.asarray(highlight, bool)]
+        ax.scatter(*ringed.T, s=32, facecolors="none", edgecolors="0.15", linewidths=0.7, label="wrong")
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 

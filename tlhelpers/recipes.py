@@ -1,17 +1,14 @@
-"""Recipes: how a network is trained, one row each; and the few lines of Keras that follow a row.
+"""Recipes: how a network is trained, one row each; and what a row means to Keras.
 
 A recipe starts from a trained head where the backbone is pretrained, lets a part of the backbone move, and keeps
 BatchNormalization frozen there. Which ingredients stand in the table was decided on validation images alone.
 """
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from tlhelpers import devices, loaders, manifest, models, training
+from tlhelpers import models
 
 SCRATCH_BATCH_NORM_MOMENTUM = 0.9  # Keras' own 0.999 needs thousands of steps before the averages mean anything
 
@@ -28,10 +25,12 @@ class Recipe:
         train_size: int. Side of the images that training sees, pixels.
         test_size: int. Side of the images that are predicted, pixels. Random crops show things larger than whole
             images do; larger test images make up for it.
+        several_depths: bool. Whether the head sees pooled features of several depths, standardised, and not of
+            the last layer alone.
         hidden: int. Units of the head's dense layer; 0 leaves it out.
         dropout: float in [0, 1).
         head_epochs: int. Passes of the head over the frozen features.
-        head_rate: float. The head's learning rate.
+        head_rate: float. The head's learning rate; where nothing is trained after it, the rate from which it falls.
         epochs: int. Passes with the unfrozen layers.
         rate: float. The learning rate after the warm-up; from there it falls to zero along a cosine.
         warm_up: float. Epochs in which the rate rises to `rate`.
@@ -56,6 +55,7 @@ class Recipe:
     pretrained: bool = True
     train_size: int = 160
     test_size: int = 224
+    several_depths: bool = False
     hidden: int = 0
     dropout: float = 0.2
     head_epochs: int = 15
@@ -76,29 +76,23 @@ RECIPES = {
     recipe.strategy: recipe
     for recipe in (
         Recipe("frozen_linear", None, train_size=288, test_size=288, head_epochs=30),
+        Recipe(
+            "frozen_depths",
+            None,
+            train_size=288,
+            test_size=288,
+            several_depths=True,
+            hidden=1024,
+            dropout=0.5,
+            head_epochs=10,
+            weight_decay=1e-4,
+        ),
         Recipe("partial", "partial"),
         Recipe("full", "all"),
         Recipe("scratch", "all", pretrained=False, epochs=60, rate=2e-3, weight_decay=1e-4, patience=15),
         Recipe("scratch_augmented", "all", pretrained=False, train_size=224, epochs=20, rate=1e-3, patience=6),
     )
 }
-
-
-@dataclass
-class Fitted:
-    """What following a recipe leaves.
-
-    Args:
-        model: keras.Model. From images of the recipe's `test_size` in 0..255 to logits.
-        history: dict of lists, one value per epoch of the last stage.
-        seconds: dict of float. Wall-clock seconds per stage.
-        details: dict. What was measured on the way.
-    """
-
-    model: keras.Model
-    history: dict
-    seconds: dict
-    details: dict = field(default_factory=dict)
 
 
 class DiscriminativeAdamW(keras.optimizers.AdamW):
@@ -203,42 +197,25 @@ def build_optimizer(recipe, steps_per_epoch, backbone=None):
     return DiscriminativeAdamW(schedule, shares, **options)
 
 
-def follow(recipe, network, table, num_classes, *, weights="imagenet", seed=0, batch_size=None, resume_folder=None):
-    """Trains a network as a recipe says.
+def build_head_optimizer(recipe, steps):
+    """The optimiser of a head: equal steps where fine-tuning follows, else steps that shrink to nothing.
 
     Args:
         recipe: Recipe.
-        network: str. `"baseline_cnn"` or a key of `models.BACKBONES`.
-        table: pandas.DataFrame, as from `split_manifest`.
-        num_classes: int.
-        weights: str. The weights of a pretrained backbone.
-        seed: int. Seeds initial weights, order, views and dropout.
-        batch_size: int or None. None means that of a CPU.
-        resume_folder: Path or None. Where an interrupted run keeps its state.
+        steps: int. All steps of the head's training.
 
     Returns:
-        Fitted.
+        keras.Optimizer.
     """
-    batch_size = batch_size or devices.CPU_BATCH_SIZE
-    data = _Data(recipe, table, num_classes, batch_size, seed)
-    if network == "baseline_cnn":
-        model = models.baseline_cnn(recipe.train_size, num_classes, seed=seed)
-        history, seconds = _fit(recipe, model, data, None, resume_folder)
-        return Fitted(model, history, {"training": seconds})
-    backbone = models.build_backbone(network, recipe.train_size, weights=weights if recipe.pretrained else None)
-    head = models.build_head(
-        backbone.output_shape[-1:], num_classes, hidden=recipe.hidden, dropout=recipe.dropout, seed=seed
-    )
-    history, seconds = _fit_head(recipe, models.freeze(backbone), head, data) if recipe.pretrained else ({}, {})
-    start = {weight.path: weight.numpy() for weight in backbone.weights}, head.get_weights()
     if recipe.unfrozen is not None:
-        unfreeze(backbone, recipe, network)
-        model = models.connect(backbone, head)
-        history, seconds["training"] = _fit(recipe, model, data, backbone, resume_folder)
-    details = _forgetting(recipe, backbone, head, start, data) if recipe.pretrained and recipe.unfrozen else {}
-    parameters = models.count_parameters(models.connect(backbone, head))
-    model = _at_test_size(recipe, network, backbone, head)
-    return Fitted(model, history, seconds, details | {"parameters": parameters})
+        return keras.optimizers.Adam(recipe.head_rate)
+    schedule = keras.optimizers.schedules.CosineDecay(recipe.head_rate, steps)
+    return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+
+
+def build_loss(recipe):
+    """The loss a recipe asks for, on one-hot targets and logits."""
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
 
 
 def unfreeze(backbone, recipe, network):
@@ -263,112 +240,3 @@ def unfreeze(backbone, recipe, network):
         for layer in backbone.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = SCRATCH_BATCH_NORM_MOMENTUM
-
-
-def predict(recipe, model, table):
-    """The class probabilities of a table's images, averaged over an image and its mirror image if the recipe says so.
-
-    Args:
-        recipe: Recipe.
-        model: keras.Model. From images of the recipe's `test_size` to logits.
-        table: pandas.DataFrame with `path`, `sha256` and `target`.
-
-    Returns:
-        float32 array `(len(table), classes)`; rows sum to one.
-    """
-    looks = (False, True) if recipe.flips else (False,)
-    logits = [
-        training.extract_features(model, table, recipe.test_size, flipped=flipped, cache=False)[0] for flipped in looks
-    ]
-    return np.mean([keras.ops.convert_to_numpy(keras.ops.softmax(one)) for one in logits], axis=0)
-
-
-class _Data:
-    """The images of one run, as a recipe wants to see them."""
-
-    def __init__(self, recipe, table, num_classes, batch_size, seed):
-        self.recipe, self.table, self.num_classes = recipe, table, num_classes
-        self.batch_size, self.seed = batch_size, seed
-        self.rows = {part: manifest.rows_of(table, part) for part in ("train", "validation")}
-        self.steps = -(-len(self.rows["train"]) // batch_size)
-
-    def load(self, part):
-        """A dataset of images and one-hot targets: training images shuffled and augmented, others as they are."""
-        options = {"batch_size": self.batch_size, "seed": self.seed}
-        if part == "train":
-            options |= {"shuffle": True, "augment": self.recipe.augment, "read_size": self.recipe.test_size}
-        dataset = loaders.load_dataset(self.rows[part], self.recipe.train_size, **options)
-        return dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
-
-    def one_hot(self, part):
-        """The targets of one part, float32 `(n, classes)`."""
-        return keras.utils.to_categorical(self.rows[part]["target"], self.num_classes)
-
-
-def _loss(recipe):
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-
-
-def _fit_head(recipe, backbone, head, data):
-    """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
-    extractor = models.pooled(backbone)
-    looks = (False, True) if recipe.flips else (False,)
-    extracted = [
-        training.extract_features(extractor, data.table, recipe.train_size, flipped=flipped) for flipped in looks
-    ]
-    rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
-    inputs = np.concatenate([features[rows["train"]] for features, _ in extracted])
-    head.compile(keras.optimizers.Adam(recipe.head_rate), loss=_loss(recipe), metrics=["accuracy"])
-    started = time.perf_counter()
-    history = head.fit(
-        inputs,
-        np.tile(data.one_hot("train"), (len(looks), 1)),
-        validation_data=(extracted[0][0][rows["validation"]], data.one_hot("validation")),
-        batch_size=data.batch_size,
-        epochs=recipe.head_epochs,
-        verbose=0,
-    ).history
-    seconds = {"features": sum(seconds for _, seconds in extracted), "head": time.perf_counter() - started}
-    return history, seconds
-
-
-def _fit(recipe, model, data, backbone, resume_folder):
-    """Trains what is unfrozen; returns the history and the seconds."""
-    model.compile(build_optimizer(recipe, data.steps, backbone), loss=_loss(recipe), metrics=["accuracy"])
-    resume = training.Resume(resume_folder) if resume_folder else None
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience or 0, restore_best_weights=True)
-    callbacks = [callback for callback, wanted in ((resume, resume), (stop, recipe.patience)) if wanted]
-    started = time.perf_counter()
-    history = model.fit(
-        data.load("train"),
-        validation_data=data.load("validation"),
-        epochs=recipe.epochs,
-        shuffle=False,  # the dataset shuffles itself
-        callbacks=callbacks,
-        verbose=0,
-    ).history
-    if resume:
-        return resume.history, resume.seconds
-    return history, time.perf_counter() - started
-
-
-def _forgetting(recipe, backbone, head, start, data):
-    """How far the backbone moved, and what the head of the frozen features makes of the features it has now."""
-    pairs = [(weight.numpy(), start[0][weight.path]) for weight in backbone.trainable_weights]
-    moved = sum(np.sum((after - before) ** 2) for after, before in pairs)
-    distance = np.sqrt(moved / sum(np.sum(before**2) for _, before in pairs))
-    extractor = models.pooled(backbone)
-    features, _ = training.extract_features(extractor, data.rows["validation"], recipe.train_size, cache=False)
-    trained = head.get_weights()
-    head.set_weights(start[1])
-    old_head = training.predict_probabilities(head, features)
-    head.set_weights(trained)
-    accuracy = float((old_head.argmax(axis=1) == data.rows["validation"]["target"]).mean())
-    return {"weight_distance": float(distance), "old_head_accuracy": accuracy}
-
-
-def _at_test_size(recipe, network, backbone, head):
-    """The same network for images of another size: convolutions and pooling take any."""
-    larger = models.build_backbone(network, recipe.test_size, weights=None)
-    larger.set_weights(backbone.get_weights())
-    return models.connect(models.freeze(larger), head)

@@ -1,4 +1,4 @@
-"""Records: what one trained model left, saved, found again and summed up.
+"""Records: what one trained model left, saved and found again.
 
 A record is `<study>/<protocol>/<network>-<strategy>/seed-<k>.json` with an `.npz` of its test predictions beside it.
 """
@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from tlhelpers import files, manifest, metrics, settings, studies
 
@@ -82,8 +81,8 @@ class Record:
         return f"{self.network}-{self.strategy}"
 
 
-NO_RECORD = "no recorded run yet"
-ARRAYS = ("test_id", "y_true", "y_prob", "validation_true", "validation_prob")
+TESTED = ("test_id", "y_true", "y_prob")
+ARRAYS = (*TESTED, "validation_true", "validation_prob")
 # What reading a damaged JSON or NPZ file raises.
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -189,54 +188,6 @@ def load_records(study, *, folder=None, protocol="*", model="*"):
     return [load_record(path) for path in sorted(folder.glob(f"{study}/{protocol}/{model}/seed-*.json"))]
 
 
-def summarise(records, metric="accuracy"):
-    """Mean and interval over seeds, one row per protocol and model.
-
-    Args:
-        records: list of Record.
-        metric: str. A key of `Record.metrics` with a float value.
-
-    Returns:
-        pandas.DataFrame indexed by `protocol` and `model`, with `mean`, `half_width` (95 %, over seeds) and `seeds`.
-    """
-    rows = [{"protocol": r.protocol, "model": r.model, "value": r.metrics[metric]} for r in records]
-    frame = pd.DataFrame(rows, columns=["protocol", "model", "value"])
-    summary = {}
-    for key, values in frame.groupby(["protocol", "model"])["value"]:
-        mean, half_width = metrics.mean_interval(values)
-        summary[key] = {"mean": mean, "half_width": half_width, "seeds": len(values)}
-    index = pd.MultiIndex.from_tuples(summary, names=["protocol", "model"]) if summary else None
-    return pd.DataFrame(list(summary.values()), index=index, columns=["mean", "half_width", "seeds"])
-
-
-def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=None):
-    """The book's spine: published, recorded on the real data, this build.
-
-    Args:
-        study: str. The study's name.
-        runs: dict from a protocol and a model of the source, `<network>-<strategy>`, to this build's Record of it.
-        protocols: sequence of str.
-        recorded: Path or None. The recorded runs; None means the committed ones.
-
-    Returns:
-        pandas.DataFrame of str, indexed by protocol and model, with the columns `published`, `recorded`, `this build`.
-    """
-    recorded_summary = summarise(load_records(study, folder=recorded))
-    live_summary = {key: f"{record.metrics['accuracy']:.1%} (1 seed)" for key, record in runs.items()}
-    rows = {}
-    for protocol in protocols:
-        for model, row in studies.published_models(study).items():
-            key = (protocol, model)
-            rows[protocol, row["label"]] = {
-                "published": f"{row['accuracy']:.0%}",
-                "recorded": _cell(recorded_summary, key, NO_RECORD),
-                "this build": live_summary.get(key, "not run in this build"),
-            }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["protocol", "model"])
-    return table
-
-
 def package_versions():
     """The versions of Python and of the packages that a number depends on, as a dict of str."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -245,80 +196,6 @@ def package_versions():
 def today():
     """Today's date in UTC, as ISO 8601."""
     return _now().date().isoformat()
-
-
-def compare_sources(study, protocol, labels, runs, *, recorded=None):
-    """The accuracies of some models from every source, for a figure.
-
-    Args:
-        study: str. The study's name.
-        protocol: str. `"published"` or `"careful"`.
-        labels: dict from `<network>-<strategy>` to the label of a figure.
-        runs: dict from a model of the source, `<network>-<strategy>`, to this build's Record of it, shown with
-            their bootstrap intervals; may lack models.
-        recorded: Path or None. The recorded runs; None means the committed ones.
-
-    Returns:
-        pandas.DataFrame with `model` (label), `source`, `accuracy` and `half_width` (NaN where there is no interval).
-    """
-    summary = summarise(load_records(study, folder=recorded, protocol=protocol))
-    rows = []
-    for model, label in labels.items():
-        published = studies.published_model(study, model)["accuracy"]
-        rows.append((label, "published", published, float("nan")))
-        if (protocol, model) in summary.index:
-            mean, half_width = summary.loc[(protocol, model), ["mean", "half_width"]]
-            rows.append((label, "recorded", mean, half_width))
-        if model in runs:
-            low, high = metrics.bootstrap_interval(runs[model].y_true, runs[model].y_prob)
-            rows.append((label, "this build", runs[model].metrics["accuracy"], (high - low) / 2))
-    return pd.DataFrame(rows, columns=["model", "source", "accuracy", "half_width"])
-
-
-def describe_recorded(study, protocol, model, *, folder=None):
-    """The recorded accuracy of a model, as a cell of a table: mean ± interval over seeds.
-
-    Args:
-        study: str. The study's name.
-        protocol: str. `"published"` or `"careful"`.
-        model: str. `<network>-<strategy>`.
-        folder: Path or None. None means the committed records.
-
-    Returns:
-        str. `"no recorded run yet"` when there is none.
-    """
-    summary = summarise(load_records(study, folder=folder, protocol=protocol, model=model))
-    return _cell(summary, (protocol, model), NO_RECORD)
-
-
-def describe_conditions(records):
-    """Hardware, versions and dates of some records, as one sentence for a caption."""
-    if not records:
-        return "no recorded run"
-    hardware = sorted({f"{r.hardware['name']}, {r.hardware['count']} {_unit(r)}" for r in records})
-    versions = sorted({f"TensorFlow {r.versions['tensorflow']}, Keras {r.versions['keras']}" for r in records})
-    days = sorted({r.recorded_at[:10] for r in records})
-    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{'; '.join(hardware)}; {'; '.join(versions)}; {span}"
-
-
-def glue(name, value, *, digits=1):
-    """Makes a number available to the prose around it as `` {glue:text}`name` ``.
-
-    Args:
-        name: str. The key, unique within the page.
-        value: float shares are shown as percentages, int with thousands separators, str as they are.
-        digits: int. Decimals of a percentage.
-    """
-    from IPython.display import display
-
-    text = _as_prose(value, digits)
-    prefix = "application/papermill.record/"
-    display(
-        {f"{prefix}text/plain": repr(text)},
-        raw=True,
-        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
-    )
 
 
 def rounded(value):
@@ -330,27 +207,8 @@ def rounded(value):
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def _as_prose(value, digits):
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.{digits}%}"
-
-
-def _cell(summary, key, otherwise):
-    if key not in summary.index:
-        return otherwise
-    row = summary.loc[key]
-    if np.isnan(row["half_width"]):
-        return f"{row['mean']:.1%} (1 seed)"
-    return f"{row['mean']:.1%} ± {row['half_width'] * 100:.1f} ({row['seeds']:.0f} seeds)"
-
-
 def _now():
     return datetime.datetime.now(datetime.UTC)
-
-
-def _unit(record):
-    return "GPU" if record.hardware["kind"] == "GPU" else "CPU cores"
 
 
 def _git_commit():

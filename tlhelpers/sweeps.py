@@ -15,7 +15,7 @@ import time
 
 import joblib
 
-from tlhelpers import devices, experiments, files, manifest, recipes, settings
+from tlhelpers import devices, experiments, files, manifest, profiles, recipes, settings, studies
 
 FEWER_SEEDS = range(3)
 SEEDS = range(manifest.FOLDS)
@@ -25,6 +25,7 @@ def list_models():
     """The models of the careful study on photographs, the quick ones first, fold by fold."""
     plan = [
         ("mobilenetv2_100", "full", SEEDS),
+        ("mobilenetv2_100", "frozen_depths", SEEDS),
         ("mobilenetv2_100", "frozen_linear", SEEDS),
         ("mobilenetv2_035", "frozen_linear", SEEDS),
         ("efficientnetv2b0", "frozen_linear", SEEDS),
@@ -71,6 +72,7 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
     jobs = jobs or cores
     threads = None if cluster or jobs == 1 else max(1, cores // jobs)
     print(f"{len(planned)} experiments, {len(planned) - len(waiting)} of them recorded before", flush=True)
+    prepare_images(waiting)
     failures = []
     with _workers(jobs, cluster):
         tasks = (joblib.delayed(_attempt)(experiment, folder, threads) for experiment in waiting)
@@ -81,6 +83,12 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
     if failures:
         raise SweepError("Every experiment of a sweep ends with a record. Received:\n  " + "\n  ".join(failures))
     return [experiment.path(folder) for experiment in planned]
+
+
+def prepare_images(planned):
+    """Finds, or draws, and reads the images of some experiments once, before many processes want them."""
+    for study, profile in sorted({(experiment.study, experiment.profile) for experiment in planned}):
+        manifest.load_manifest(studies.get_study(study, drawn=profiles.choose_profile(profile).drawn))
 
 
 @contextlib.contextmanager

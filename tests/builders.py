@@ -1,0 +1,165 @@
+"""Records made up for the tests: of ten pictures, and of a world in which the claims of the flower study hold."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from tlhelpers import records, studies
+from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL, UNTRAINED
+
+STUDY = studies.get_study("flowers")
+HARDWARE = {"kind": "CPU", "name": "a processor", "count": 2, "memory_gib": 16.0, "precision": "float32"}
+GPU = {"kind": "GPU", "name": "a GPU", "count": 1, "memory_gib": 80.0, "precision": "float32"}
+PER_CLASS = 40
+OVERFITTING = {
+    "loss": [1.4, 1.1, 0.9, 0.7, 0.5, 0.3],
+    "val_loss": [1.2, 1.0, 0.9, 0.95, 1.0, 1.1],
+    "accuracy": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "val_accuracy": [0.5, 0.6, 0.65, 0.66, 0.67, 0.66],
+}
+SMOOTH = {
+    "loss": [0.8, 0.6, 0.5, 0.4, 0.35, 0.3],
+    "val_loss": [0.5, 0.4, 0.35, 0.33, 0.32, 0.322],
+    "accuracy": [0.7, 0.8, 0.85, 0.88, 0.9, 0.92],
+    "val_accuracy": [0.8, 0.84, 0.86, 0.88, 0.875, 0.89],
+}
+# Of 40 pictures per class: 66, 24, 18, 8 and 100 errors of 200, so that the quoted accuracies are met.
+BASELINE_ERRORS = {
+    "daisy": {"rose": 10, "tulip": 2},
+    "dandelion": {"sunflower": 8, "daisy": 2},
+    "rose": {"tulip": 12, "daisy": 7},
+    "sunflower": {"daisy": 5},
+    "tulip": {"rose": 14, "daisy": 6},
+}
+SHARED_ERRORS = {"dandelion": {"daisy": 2}, "sunflower": {"daisy": 2}}
+FROZEN_ERRORS = {**SHARED_ERRORS, "daisy": {"tulip": 4}, "rose": {"tulip": 7}, "tulip": {"rose": 9}}
+LAST6_ERRORS = {**SHARED_ERRORS, "daisy": {"tulip": 4}, "rose": {"tulip": 4}, "tulip": {"rose": 6}}
+PARTIAL_ERRORS = {**SHARED_ERRORS, "tulip": {"rose": 4}}
+UNTRAINED_ERRORS = {name: {"daisy": 25} for name in STUDY.class_names[1:]}
+# A world in which all holds that records can decide.
+WORLD = {
+    BASELINE: {"errors": BASELINE_ERRORS, "history": OVERFITTING, "trainable": 11_170_000},
+    FROZEN: {"errors": FROZEN_ERRORS, "history": SMOOTH, "right": 0.6, "wrong": 0.8},
+    LAST6: {"errors": LAST6_ERRORS, "right": 0.95, "wrong": 0.5},
+    UNTRAINED: {"errors": UNTRAINED_ERRORS},
+    PARTIAL: {"errors": PARTIAL_ERRORS, "seconds": 100},
+    FULL: {"errors": PARTIAL_ERRORS, "seconds": 200},
+}
+
+
+def make_table(per_class=4):
+    """A split table, of which half are test images."""
+    rows = []
+    for target, label in enumerate(STUDY.class_names):
+        for index in range(per_class):
+            split = ("train", "validation", "test", "test")[index % 4]
+            rows.append({"label": label, "target": target, "sha256": f"{label}{index}", "split": split})
+    return pd.DataFrame(rows)
+
+
+def make_record(*, seed=0, wrong=1, **changes):
+    """A record of ten test images of which `wrong` are misread."""
+    table = make_table()
+    target = table.loc[table["split"] == "test", "target"].to_numpy()
+    predicted = np.where(np.arange(10) < wrong, (target + 1) % 5, target)
+    y_prob = 0.8 * np.eye(5)[predicted] + 0.04
+    facts = {
+        "protocol": "careful",
+        "network": "mobilenetv2_100",
+        "strategy": "frozen",
+        "profile": "full",
+        "seed": seed,
+        "image_size": 224,
+        "parameters": {"total": 10, "trainable": 3},
+        "history": {"loss": [1 / 3, 0.1], "accuracy": [0.5, 0.9]},
+        "seconds": {"training": 12.5},
+        "hardware": HARDWARE,
+        "validation_prob": np.full((5, 5), 0.2),
+    }
+    return records.make_record(study=STUDY, table=table, y_prob=y_prob, **(facts | changes))
+
+
+def make_fold(seed, *, wrong=1, **changes):
+    """A record whose test images are those of no other seed."""
+    record = make_record(seed=seed, wrong=wrong)
+    changes = {"test_id": np.array([f"{name}-{(7 * seed) % 5}" for name in record.test_id])} | changes
+    return dataclasses.replace(record, **changes)
+
+
+def save_several(folder):
+    """Saves four records of two models, protocols and seeds."""
+    for protocol, strategy, seed in [
+        ("careful", "frozen", 0),
+        ("careful", "frozen", 1),
+        ("careful", "last6", 0),
+        ("published", "frozen", 0),
+    ]:
+        records.save_record(make_record(protocol=protocol, strategy=strategy, seed=seed), folder)
+
+
+def make_test_table(pictures):
+    """Test images of every class; other `pictures` are other images."""
+    rows = [
+        {"label": label, "target": target, "sha256": f"{pictures} {label} {index}", "split": "test"}
+        for target, label in enumerate(STUDY.class_names)
+        for index in range(PER_CLASS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def make_predictions(errors, right, wrong):
+    """Probabilities: of each class, the first pictures are misread as `errors` says."""
+    rows = []
+    for target, label in enumerate(STUDY.class_names):
+        misread = [name for name, count in errors.get(label, {}).items() for _ in range(count)]
+        predicted = [*map(STUDY.class_names.index, misread), *[target] * PER_CLASS][:PER_CLASS]
+        for index in predicted:
+            confidence = right if index == target else wrong
+            rows.append(np.where(np.arange(5) == index, confidence, (1 - confidence) / 4))
+    return np.array(rows)
+
+
+def make_run(
+    model,
+    *,
+    errors,
+    history=SMOOTH,
+    trainable=160_000,
+    seconds=10,
+    right=0.9,
+    wrong=0.6,
+    seed=0,
+    pictures="",
+    hardware=GPU,
+    protocol="careful",
+):
+    network, strategy = model.split("-")
+    return records.make_record(
+        study=STUDY,
+        table=make_test_table(pictures),
+        y_prob=make_predictions(errors, right, wrong),
+        protocol=protocol,
+        network=network,
+        strategy=strategy,
+        profile="full",
+        seed=seed,
+        image_size=224,
+        parameters={"total": 20_000_000, "trainable": trainable},
+        history=history,
+        seconds={"features": 1, "training": seconds},
+        hardware=hardware,
+    )
+
+
+def make_world(changes=None, models=tuple(WORLD), **all_changes):
+    """One run of each of some models; `changes` maps a model to what is otherwise in it."""
+    return {model: [make_run(model, **WORLD[model] | all_changes | (changes or {}).get(model, {}))] for model in models}
+
+
+def make_seeds(model, errors_by_seed, **changes):
+    """Runs of one model under the careful protocol: each seed has pictures of its own."""
+    return [
+        make_run(model, **WORLD[model] | {"errors": errors, "seed": seed, "pictures": f"fold {seed}"} | changes)
+        for seed, errors in enumerate(errors_by_seed)
+    ]

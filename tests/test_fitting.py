@@ -1,0 +1,120 @@
+"""Following a recipe: what moves, what stays, and what a trained network remembers of its start."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw_flower, encode
+
+from tlhelpers import fitting, models, recipes, training
+
+TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
+NETWORK = "mobilenetv2_035"
+
+
+@pytest.fixture
+def split_table(tmp_path):
+    """Thirty written pictures, six of each class, split four to one to one."""
+    rows = []
+    for target, label in enumerate(("daisy", "dandelion", "rose", "sunflower", "tulip")):
+        for index in range(6):
+            path = tmp_path / f"{label}-{index}.jpg"
+            path.write_bytes(encode(draw_flower(label, index)))
+            split = "train" if index < 4 else ("validation", "test")[index - 4]
+            rows.append({"path": str(path), "label": label, "target": target, "split": split, "sha256": path.name})
+    return pd.DataFrame(rows)
+
+
+def follow(strategy, table, **changes):
+    recipe = replace(recipes.get_recipe(strategy), **(TINY | changes))
+    return recipe, fitting.fit_recipe(recipe, NETWORK, table, 5, weights="pocket", batch_size=8)
+
+
+def weights_by_path(backbone):
+    return {weight.path: weight.numpy() for weight in backbone.weights}
+
+
+@pytest.fixture(scope="module")
+def pocket_weights():
+    return weights_by_path(models.build_backbone(NETWORK, 64, weights="pocket"))
+
+
+def moved(model, before):
+    """The paths of the backbone's weights that are not what they were."""
+    after = {weight.path: weight.numpy() for weight in model.weights}
+    return {path for path, value in before.items() if not np.array_equal(after[path], value)}
+
+
+@pytest.mark.parametrize(("strategy", "first"), [("full", "Conv1"), ("partial", "block_7_expand")])
+def test_a_pretrained_backbone_moves_where_the_recipe_says_and_keeps_its_statistics(
+    strategy, first, split_table, pocket_weights
+):
+    _, fitted = follow(strategy, split_table)
+    changed = moved(fitted.model, pocket_weights)
+    layers = [path.split("/")[0] for path in pocket_weights]
+    assert min(layers.index(path.split("/")[0]) for path in changed) == layers.index(first)
+    assert {path.split("/")[1] for path in changed} == {"kernel"}
+    assert fitted.model.input_shape == (None, 64, 64, 3)
+    assert set(fitted.seconds) == {"features", "head", "training"}
+    assert 0 < fitted.details["weight_distance"] < 1
+    assert fitted.details["old_head_accuracy"] in (0, 0.2, 0.4, 0.6, 0.8, 1)
+    assert len(fitted.history["val_loss"]) == 1
+
+
+def test_a_frozen_recipe_trains_the_head_alone(split_table, pocket_weights):
+    _, fitted = follow("frozen_linear", split_table, head_epochs=3)
+    assert moved(fitted.model, pocket_weights) == set()
+    assert len(fitted.history["loss"]) == 3
+    assert fitted.history["loss"][2] < fitted.history["loss"][0]
+    assert fitted.details == {}
+    assert fitted.parameters["trainable"] == 1280 * 5 + 5
+
+
+def test_a_network_from_scratch_updates_its_statistics_quickly(split_table, pocket_weights):
+    _, fitted = follow("scratch", split_table)
+    changed = moved(fitted.model, pocket_weights)
+    assert "Conv1/kernel" in changed
+    norm = next(layer for layer in fitted.model.layers if layer.name == "bn_Conv1")
+    assert np.abs(norm.moving_mean.numpy()).max() > 0
+    assert "weight_distance" not in fitted.details
+
+
+def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_table, tmp_path):
+    recipe, fitted = follow("frozen_linear", split_table)
+    plain = fitting.predict(replace(recipe, flips=False), fitted.model, split_table)
+    both = fitting.predict(recipe, fitted.model, split_table)
+    mirrored, _ = training.extract_features(fitted.model, split_table, 64, flipped=True, cache=False)
+    expected = (plain + keras.ops.convert_to_numpy(keras.ops.softmax(mirrored))) / 2
+    np.testing.assert_allclose(both, expected, rtol=1e-5)
+    np.testing.assert_allclose(both.sum(axis=1), 1, rtol=1e-5)
+    assert np.abs(both - plain).max() > 1e-4
+
+
+def test_the_baseline_follows_a_recipe_too(split_table):
+    recipe = replace(recipes.get_recipe("scratch_augmented"), **(TINY | {"test_size": 32}))
+    fitted = fitting.fit_recipe(recipe, "baseline_cnn", split_table, 5, batch_size=8)
+    assert fitted.model.name == "baseline_cnn"
+    assert (len(fitted.history["loss"]), fitted.seconds["training"] > 0) == (1, True)
+
+
+def test_early_stopping_ends_a_training_that_gets_no_better(split_table):
+    changes = {"epochs": 6, "patience": 1, "rate": 0.0, "test_size": 32, "augment": None}
+    recipe = replace(recipes.get_recipe("scratch_augmented"), **(TINY | changes))
+    fitted = fitting.fit_recipe(recipe, "baseline_cnn", split_table, 5, batch_size=8)
+    assert len(fitted.history["loss"]) == 2
+
+
+def test_features_of_several_depths_are_standardised_and_stay_with_the_model(split_table, pocket_weights):
+    recipe, fitted = follow("frozen_depths", split_table)
+    head = fitted.model.layers[-1]
+    train = split_table[split_table["split"] == "train"]
+    extractor = models.pooled(
+        models.build_backbone(NETWORK, recipe.train_size, weights="pocket"), models.BACKBONES[NETWORK]["depths"]
+    )
+    looks = [training.extract_features(extractor, train, 32, flipped=flipped, cache=False)[0] for flipped in (0, 1)]
+    mean = head.get_layer("standardization").mean.numpy().ravel()
+    np.testing.assert_allclose(mean, np.concatenate(looks).mean(axis=0), rtol=1e-4, atol=1e-5)
+    assert len(mean) > 1280
+    assert moved(fitted.model, pocket_weights) == set()

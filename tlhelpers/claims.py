@@ -1,0 +1,184 @@
+"""What the sources say, sentence by sentence, each with the query on records that decides it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
+
+from tlhelpers import manifest, queries, records, studies
+
+SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
+
+BASELINE, FROZEN, LAST6 = "baseline_cnn-scratch", "mobilenetv2_100-frozen", "mobilenetv2_100-last6"
+UNTRAINED, PARTIAL, FULL = "mobilenetv2_100-scratch", "mobilenetv2_100-partial", "mobilenetv2_100-full"
+
+
+class Finding(NamedTuple):
+    """What records say about a claim: one of `VERDICTS`, and the numbers behind it or the reason for having none."""
+
+    verdict: str
+    numbers: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence and the query that decides it.
+
+    Args:
+        name: str. The key, unique within its study.
+        sentence: str. What is claimed, in our words.
+        models: tuple of str. The models it speaks of, `<network>-<strategy>` as the source calls them.
+        decide: Callable. A query, see `queries`: from the Study and a list of Record per model, in the order of
+            `models`, to whether the claim holds (bool) and the numbers behind it (str); raises `NotTestableError`
+            when they cannot tell.
+    """
+
+    name: str
+    sentence: str
+    models: tuple
+    decide: Callable
+
+
+def check_claims(study, protocol, *, runs=None, recorded=None):
+    """Holds every claim about a study against its records.
+
+    Predictions of several seeds are pooled. Two models are compared on the seeds and test pictures they share, by
+    a bootstrap over pictures; a difference counts when its 95 % interval excludes zero.
+
+    Args:
+        study: str. A key of `CLAIMS`.
+        protocol: str. `"published"` or `"careful"`.
+        runs: dict from `<network>-<strategy>`, as the source calls it, to this build's Record of it, or None.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame of str, indexed by `name`: `claim` (the sentence), `recorded` and `this build` (one of
+        `VERDICTS` each), and `numbers`: those of the recorded runs, else of this build, else the reason for none.
+
+    Raises:
+        ValueError: when there are no claims about the study, no such protocol, or a run is of another protocol.
+    """
+    chosen = _check_arguments(study, protocol, runs or {})
+    stored = _by_model(records.load_records(study, folder=recorded, protocol=protocol))
+    live = {model: [record] for model, record in (runs or {}).items()}
+    rows = {}
+    for claim in CLAIMS[study]:
+        measured, built = decide_claim(claim, chosen, stored), decide_claim(claim, chosen, live)
+        rows[claim.name] = {
+            "claim": claim.sentence,
+            "recorded": measured.verdict,
+            "this build": built.verdict,
+            "numbers": _choose_numbers(measured, built),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
+
+
+def decide_claim(claim, study, runs):
+    """Holds one claim against some records.
+
+    Args:
+        claim: Claim.
+        study: Study. It names the classes.
+        runs: dict from `<network>-<strategy>` to a list of Record, one per seed, all of one protocol.
+
+    Returns:
+        Finding.
+    """
+    missing = [model for model in claim.models if not runs.get(model)]
+    if missing:
+        return Finding(NOT_TESTABLE, f"no record of {', '.join(missing)}")
+    try:
+        holds, numbers = claim.decide(study, *(runs[model] for model in claim.models))
+    except queries.NotTestableError as reason:
+        return Finding(NOT_TESTABLE, str(reason))
+    return Finding(SUPPORTED if holds else NOT_SUPPORTED, numbers)
+
+
+def _check_arguments(study, protocol, runs):
+    if study not in CLAIMS:
+        raise ValueError(f"The studies with claims are {sorted(CLAIMS)}. Received: study={study!r}")
+    manifest.check_protocol(protocol, 0)
+    others = {model: run.protocol for model, run in runs.items() if run.protocol != protocol}
+    if others:
+        raise ValueError(f"All runs are of the protocol {protocol!r}. Received: runs of {others}")
+    return studies.get_study(study)
+
+
+def _by_model(found):
+    return {model: [run for run in found if run.model == model] for model in {run.model for run in found}}
+
+
+def _choose_numbers(measured, built):
+    if measured.verdict == NOT_TESTABLE and built.verdict != NOT_TESTABLE:
+        return f"this build: {built.numbers}"
+    return measured.numbers
+
+
+# fmt: off
+FLOWERS = (
+    Claim("baseline-accuracy", "The baseline reaches the accuracy quoted for it.",
+          (BASELINE,), partial(queries.is_as_accurate, model=BASELINE)),
+    Claim("frozen-accuracy", "The frozen backbone reaches the accuracy quoted for it.",
+          (FROZEN,), partial(queries.is_as_accurate, model=FROZEN)),
+    Claim("tuned-accuracy", "The fine-tuned backbone reaches the accuracy quoted for it.",
+          (LAST6,), partial(queries.is_as_accurate, model=LAST6)),
+    Claim("baseline-size", "The baseline trains as many parameters as quoted.",
+          (BASELINE,), partial(queries.is_as_large, model=BASELINE)),
+    Claim("frozen-size", "With the backbone frozen, as many parameters are trained as quoted.",
+          (FROZEN,), partial(queries.is_as_large, model=FROZEN)),
+    Claim("baseline-overfits",
+          "The baseline overfits: its training loss goes on falling while its validation loss turns up.",
+          (BASELINE,), queries.overfits),
+    Claim("baseline-turns-late", "The baseline's validation loss turns after several epochs, not at once.",
+          (BASELINE,), queries.turns_late),
+    Claim("baseline-plateau", "The baseline's validation accuracy reaches a plateau.",
+          (BASELINE,), queries.reaches_plateau),
+    Claim("baseline-best-class", "Of all classes, the baseline finds sunflower best.",
+          (BASELINE,), partial(queries.recall_is_best, name="sunflower")),
+    Claim("baseline-worst-classes", "Of all classes, the baseline finds rose and tulip worst.",
+          (BASELINE,), partial(queries.recall_is_worst, names=("rose", "tulip"))),
+    Claim("baseline-daisy-rose", "A daisy that the baseline misreads is mostly taken for a rose.",
+          (BASELINE,), partial(queries.is_taken_for, true="daisy", predicted="rose")),
+    Claim("baseline-tulip-rose", "A tulip that the baseline misreads is mostly taken for a rose.",
+          (BASELINE,), partial(queries.is_taken_for, true="tulip", predicted="rose")),
+    Claim("baseline-dandelion-sunflower", "A dandelion that the baseline misreads is mostly taken for a sunflower.",
+          (BASELINE,), partial(queries.is_taken_for, true="dandelion", predicted="sunflower")),
+    Claim("frozen-smooth", "The frozen backbone's validation accuracy is smooth.",
+          (FROZEN,), queries.is_smooth),
+    Claim("frozen-aligned", "The frozen backbone's training and validation accuracy stay together.",
+          (FROZEN,), queries.is_aligned),
+    Claim("frozen-converges", "The frozen backbone's validation loss does not turn away from its training loss.",
+          (FROZEN,), queries.does_not_diverge),
+    Claim("frozen-beats-baseline", "A frozen pretrained backbone is more accurate than the baseline.",
+          (BASELINE, FROZEN), queries.is_more_accurate),
+    Claim("tuned-beats-frozen", "A fine-tuned backbone is more accurate than a frozen one.",
+          (FROZEN, LAST6), queries.is_more_accurate),
+    Claim("features-not-parameters",
+          "Features matter more than parameters: the frozen backbone trains fewer and is more accurate.",
+          (BASELINE, FROZEN), queries.needs_fewer_parameters),
+    Claim("weights-not-architecture",
+          "It is the pretrained weights, not the architecture: the same network from scratch is less accurate.",
+          (UNTRAINED, FROZEN), queries.is_more_accurate),
+    Claim("tuned-gains", "Fine-tuning separates rose and tulip better, and gains more there than in any other class.",
+          (FROZEN, LAST6), partial(queries.gains_are_largest, names=("rose", "tulip"))),
+    Claim("tuned-near-perfect", "The fine-tuned backbone finds dandelion and sunflower nearly perfectly.",
+          (LAST6,), partial(queries.recall_is_near_perfect, names=("dandelion", "sunflower"))),
+    Claim("tuned-calibration", "Fine-tuning improves calibration.",
+          (FROZEN, LAST6), queries.is_better_calibrated),
+    Claim("tuned-sure-when-right", "Fine-tuning makes the model more confident when it is right.",
+          (FROZEN, LAST6), queries.is_surer_when_right),
+    Claim("tuned-unsure-when-wrong", "Fine-tuning makes the model less confident when it is wrong.",
+          (FROZEN, LAST6), queries.is_less_sure_when_wrong),
+    Claim("partial-best-value",
+          "Unfreezing a part pays best: more accurate than six layers, hardly less so than all, in less time than all.",
+          (LAST6, PARTIAL, FULL), queries.is_best_value),
+    Claim("small-rate", "A reduced learning rate keeps the backbone from forgetting what it knows.",
+          (), queries.needs("one fine-tuning at several learning rates, with the old task tested after each")),
+    Claim("residual-errors", "The errors that remain come from lighting, blur, unusual angles and occlusion.",
+          (), queries.needs("annotations of lighting, blur, angle and occlusion")),
+)
+# fmt: on
+
+CLAIMS = {"flowers": FLOWERS}

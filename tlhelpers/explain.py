@@ -1,0 +1,190 @@
+"""What a trained network looks at, what its layers make of a picture, and which pictures it finds alike."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
+
+BATCH = 16
+PCA_DIMENSIONS = 50
+PERPLEXITY = 30
+
+
+def grad_cam(model, images, *, layer=None, classes=None):
+    """Where in a picture the evidence for a class stands: Grad-CAM.
+
+    The gradient of the class's logit, averaged over the places of a feature map, weighs the map's channels; their
+    weighted sum, without what speaks against the class, is the heat. It is as coarse as the feature map and
+    is enlarged to the size of the picture.
+
+    Args:
+        model: keras.Model. From images in 0..255 to logits.
+        images: array `(n, height, width, 3)` in 0..255.
+        layer: str or None. Name of the layer whose output is explained; None takes the last one with an output
+            `(batch, height, width, channels)`.
+        classes: int array `(n,)` or None. The classes to explain; None takes those that the model predicts.
+
+    Returns:
+        float32 array `(n, height, width)` in 0..1. The hottest place of each picture is 1; a picture in which
+        nothing speaks for the class is 0 throughout.
+
+    Raises:
+        ValueError: when the layer is unknown or has no map, when it is not the only way from the image to the
+            logits, or when there is not one class per image.
+
+    Source:
+        Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
+    """
+    if classes is not None and np.shape(classes) != (len(images),):
+        raise ValueError(
+            f"classes holds one class per image: {(len(images),)}. Received: classes.shape={np.shape(classes)}"
+        )
+    before, after = _cut(model, _find_map(model, layer))
+    maps = np.zeros(np.shape(images)[:3], np.float32)
+    for part in _batches(len(images)):
+        batch = tf.convert_to_tensor(images[part], tf.float32)
+        chosen = None if classes is None else tf.convert_to_tensor(classes[part], tf.int32)
+        heat = _heat(tf.cast(before(batch, training=False), tf.float32), after, chosen)
+        heat = tf.image.resize(heat[..., tf.newaxis], maps.shape[1:])[..., 0].numpy()
+        top = heat.max(axis=(1, 2), keepdims=True)
+        maps[part] = np.divide(heat, top, out=np.zeros_like(heat), where=top > 0)
+    return maps
+
+
+def feature_maps(model, images, layers):
+    """The outputs of some layers, all from one pass.
+
+    Args:
+        model: keras.Model. From images in 0..255 to anything.
+        images: array `(n, height, width, 3)` in 0..255.
+        layers: sequence of str. Names of layers.
+
+    Returns:
+        dict from a layer's name to a float32 array `(n, …)`, in the order of `layers`.
+
+    Raises:
+        ValueError: when the model has no layer of that name.
+    """
+    outputs = [_find_layer(model, name).output for name in layers]
+    network = keras.Model(model.inputs[0], outputs)
+    batches = [
+        keras.tree.flatten(network(tf.convert_to_tensor(images[part], tf.float32), training=False))
+        for part in _batches(len(images))
+    ]
+    joined = (np.concatenate([np.asarray(output, np.float32) for output in one]) for one in zip(*batches, strict=True))
+    return dict(zip(layers, joined, strict=True))
+
+
+def strongest_channels(feature_map, count):
+    """The channels whose answer differs most from place to place.
+
+    Args:
+        feature_map: float array `(height, width, channels)`.
+        count: int. How many channels to choose.
+
+    Returns:
+        int array `(count,)`. Indices of channels, the one with the largest standard deviation first.
+    """
+    spread = np.asarray(feature_map).std(axis=(0, 1))
+    return np.argsort(-spread, kind="stable")[:count]
+
+
+def embed_2d(features, *, seed):
+    """A map of pictures in two dimensions that keeps neighbours together: t-SNE after PCA.
+
+    Distances between far points of such a map, and the sizes of its groups, mean nothing.
+
+    Args:
+        features: float array `(n, width)`, one row per picture; at least four.
+        seed: int.
+
+    Returns:
+        float32 array `(n, 2)`.
+
+    Raises:
+        ValueError: when there are fewer than four rows.
+
+    Source:
+        van der Maaten & Hinton 2008, https://www.jmlr.org/papers/v9/vandermaaten08a.html.
+    """
+    features = np.asarray(features, np.float32)
+    if len(features) < 4:
+        raise ValueError(f"A map of neighbours needs at least four pictures. Received: {len(features)}")
+    pca = PCA(min(PCA_DIMENSIONS, *features.shape), random_state=seed)
+    tsne = TSNE(init="pca", perplexity=min(PERPLEXITY, (len(features) - 1) / 3), random_state=seed)
+    with threadpool_limits(1):  # several threads wait for each other at every step, and sum in another order
+        return tsne.fit_transform(pca.fit_transform(features)).astype(np.float32)
+
+
+def nearest_neighbours(features, queries, count):
+    """The rows most alike to each query, by the cosine of the angle between them.
+
+    Args:
+        features: float array `(n, width)`.
+        queries: float array `(q, width)`.
+        count: int in 1..n. Neighbours per query.
+
+    Returns:
+        tuple of an int array `(q, count)`, indices of rows of `features`, the nearest first, and a float32 array
+        `(q, count)`, their cosine similarity in -1..1.
+
+    Raises:
+        ValueError: when `count` is out of range.
+    """
+    if not 1 <= count <= len(features):
+        raise ValueError(f"count is between 1 and {len(features)}. Received: count={count}")
+    if len(queries) == 0:
+        return np.empty((0, count), int), np.empty((0, count), np.float32)
+    index = NearestNeighbors(n_neighbors=count, metric="cosine").fit(features)
+    distances, indices = index.kneighbors(queries)
+    return indices, (1 - distances).astype(np.float32)
+
+
+def _heat(features, after, classes):
+    """Unscaled heat `(n, height, width)` of one batch, from the output of the explained layer."""
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        logits = after(features, training=False)
+        chosen = tf.argmax(logits, axis=1) if classes is None else classes
+        score = tf.gather(logits, chosen, axis=1, batch_dims=1)
+    weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
+    return tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
+
+
+def _cut(model, layer):
+    """The network up to a layer's output, and from there on."""
+    before = keras.Model(model.inputs[0], layer.output)
+    try:
+        return before, keras.Model(layer.output, model.outputs[0])
+    except ValueError as error:
+        raise ValueError(
+            "A layer is explained where its output is the only way from the image to the logits, as at the end of a "
+            f"block. Received: layer={layer.name!r}"
+        ) from error
+
+
+def _find_layer(model, name):
+    for layer in model.layers:
+        if layer.name == name:
+            return layer
+    raise ValueError(f"A layer is one of {[layer.name for layer in model.layers]}. Received: {name!r}")
+
+
+def _find_map(model, name):
+    """The layer of that name, or the last one, whose output is a map."""
+    if name is None:
+        for layer in reversed(model.layers):
+            if len(layer.output.shape) == 4:
+                return layer
+        raise ValueError("Grad-CAM needs a layer with a 4-D output. Received: a model without one")
+    layer = _find_layer(model, name)
+    if len(layer.output.shape) != 4:
+        raise ValueError(f"Grad-CAM needs a layer with a 4-D output. Received: {name!r} with {layer.output.shape}")
+    return layer
+
+
+def _batches(count):
+    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]

@@ -1,0 +1,211 @@
+"""Following a recipe: from a table of images to a trained network and its predictions."""
+
+import time
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tlhelpers import devices, loaders, manifest, models, recipes, training
+
+
+@dataclass
+class Fitted:
+    """What following a recipe leaves.
+
+    Args:
+        model: keras.Model. From images of the recipe's `test_size` in 0..255 to logits.
+        parameters: dict, as from `models.count_parameters`, counted as the last stage trained them.
+        history: dict of lists, one value per epoch of the last stage.
+        seconds: dict of float. Wall-clock seconds per stage.
+        details: dict. What was measured on the way.
+    """
+
+    model: keras.Model
+    parameters: dict
+    history: dict
+    seconds: dict
+    details: dict = field(default_factory=dict)
+
+
+def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=0, batch_size=None, resume_folder=None):
+    """Trains a network as a recipe says.
+
+    Args:
+        recipe: Recipe.
+        network: str. `"baseline_cnn"` or a key of `models.BACKBONES`.
+        table: pandas.DataFrame, as from `split_manifest`.
+        num_classes: int.
+        weights: str. The weights of a pretrained backbone.
+        seed: int. Seeds initial weights, order, views and dropout.
+        batch_size: int or None. None means that of a CPU.
+        resume_folder: Path or None. Where an interrupted run keeps its state.
+
+    Returns:
+        Fitted.
+    """
+    data = _Data(recipe, table, num_classes, batch_size or devices.CPU_BATCH_SIZE, seed)
+    if network == "baseline_cnn":
+        model = models.baseline_cnn(recipe.train_size, num_classes, seed=seed)
+        history, seconds = _fit(recipe, model, data, None, resume_folder)
+        return Fitted(model, models.count_parameters(model), history, {"training": seconds})
+    classifier = _build_classifier(recipe, network, weights, data)
+    history, seconds, details = {}, {}, {}
+    if recipe.pretrained:
+        history, seconds = _fit_head(recipe, classifier, data)
+    if recipe.unfrozen is not None:
+        before = {weight.path: weight.numpy() for weight in classifier.backbone.weights}
+        old_head = classifier.head.get_weights()
+        recipes.unfreeze(classifier.backbone, recipe, network)
+        history, seconds["training"] = _fit(recipe, classifier.model, data, classifier.backbone, resume_folder)
+        if recipe.pretrained:
+            details = {
+                "weight_distance": _weight_distance(classifier.backbone, before),
+                "old_head_accuracy": _old_head_accuracy(recipe, classifier, old_head, data),
+            }
+    parameters = models.count_parameters(classifier.model)
+    return Fitted(classifier.resized(recipe.test_size).model, parameters, history, seconds, details)
+
+
+def predict(recipe, model, table):
+    """The class probabilities of a table's images, averaged over an image and its mirror image if the recipe says so.
+
+    Args:
+        recipe: Recipe.
+        model: keras.Model. From images of the recipe's `test_size` to logits.
+        table: pandas.DataFrame with `path`, `sha256` and `target`.
+
+    Returns:
+        float32 array `(len(table), classes)`; rows sum to one.
+    """
+    looks = (False, True) if recipe.flips else (False,)
+    logits = [
+        training.extract_features(model, table, recipe.test_size, flipped=flipped, cache=False)[0] for flipped in looks
+    ]
+    return np.mean([keras.ops.convert_to_numpy(keras.ops.softmax(one)) for one in logits], axis=0)
+
+
+@dataclass
+class _Classifier:
+    """A backbone with its head, and the depths that the head looks at."""
+
+    network: str
+    backbone: keras.Model
+    head: keras.Model
+    depths: tuple
+
+    @property
+    def model(self):
+        """From images to logits."""
+        return models.connect(self.backbone, self.head, self.depths)
+
+    @property
+    def extractor(self):
+        """From images to what the head sees."""
+        return models.pooled(self.backbone, self.depths)
+
+    def resized(self, image_size):
+        """The same network for images of another size: convolutions and pooling take any."""
+        backbone = models.build_backbone(self.network, image_size, weights=None)
+        backbone.set_weights(self.backbone.get_weights())
+        return _Classifier(self.network, models.freeze(backbone), self.head, self.depths)
+
+
+def _build_classifier(recipe, network, weights, data):
+    backbone = models.build_backbone(network, recipe.train_size, weights=weights if recipe.pretrained else None)
+    depths = models.BACKBONES[network]["depths"] if recipe.several_depths else ()
+    head = models.build_head(
+        models.pooled(backbone, depths).output_shape[1:],
+        data.num_classes,
+        hidden=recipe.hidden,
+        dropout=recipe.dropout,
+        standardize=recipe.several_depths,
+        seed=data.seed,
+    )
+    return _Classifier(network, models.freeze(backbone), head, depths)
+
+
+class _Data:
+    """The images of one run, as a recipe wants to see them."""
+
+    def __init__(self, recipe, table, num_classes, batch_size, seed):
+        self.recipe, self.table, self.num_classes = recipe, table, num_classes
+        self.batch_size, self.seed = batch_size, seed
+        self.rows = {part: manifest.rows_of(table, part) for part in ("train", "validation")}
+        self.steps = -(-len(self.rows["train"]) // batch_size)
+
+    def load(self, part):
+        """A dataset of images and one-hot targets: training images shuffled and augmented, others as they are."""
+        options = {"batch_size": self.batch_size, "seed": self.seed}
+        if part == "train":
+            options |= {"shuffle": True, "augment": self.recipe.augment, "read_size": self.recipe.test_size}
+        dataset = loaders.load_dataset(self.rows[part], self.recipe.train_size, **options)
+        return dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
+
+    def one_hot(self, part):
+        """The targets of one part, float32 `(n, classes)`."""
+        return keras.utils.to_categorical(self.rows[part]["target"], self.num_classes)
+
+
+def _fit_head(recipe, classifier, data):
+    """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
+    looks = (False, True) if recipe.flips else (False,)
+    extractor, head = classifier.extractor, classifier.head
+    extracted = [
+        training.extract_features(extractor, data.table, recipe.train_size, flipped=flipped) for flipped in looks
+    ]
+    rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
+    inputs = np.concatenate([features[rows["train"]] for features, _ in extracted])
+    if recipe.several_depths:
+        head.get_layer("standardization").adapt(inputs)
+    optimizer = recipes.build_head_optimizer(recipe, -(-len(inputs) // data.batch_size) * recipe.head_epochs)
+    head.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
+    started = time.perf_counter()
+    history = head.fit(
+        inputs,
+        np.tile(data.one_hot("train"), (len(looks), 1)),
+        validation_data=(extracted[0][0][rows["validation"]], data.one_hot("validation")),
+        batch_size=data.batch_size,
+        epochs=recipe.head_epochs,
+        verbose=0,
+    ).history
+    seconds = {"features": sum(seconds for _, seconds in extracted), "head": time.perf_counter() - started}
+    return history, seconds
+
+
+def _fit(recipe, model, data, backbone, resume_folder):
+    """Trains what is unfrozen; returns the history and the seconds."""
+    optimizer = recipes.build_optimizer(recipe, data.steps, backbone)
+    model.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
+    resume = training.Resume(resume_folder) if resume_folder else None
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience or 0, restore_best_weights=True)
+    callbacks = [callback for callback, wanted in ((resume, resume), (stop, recipe.patience)) if wanted]
+    started = time.perf_counter()
+    history = model.fit(
+        data.load("train"),
+        validation_data=data.load("validation"),
+        epochs=recipe.epochs,
+        shuffle=False,  # the dataset shuffles itself
+        callbacks=callbacks,
+        verbose=0,
+    ).history
+    if resume:
+        return resume.history, resume.seconds
+    return history, time.perf_counter() - started
+
+
+def _weight_distance(backbone, before):
+    """How far the weights that train have moved, relative to their length."""
+    pairs = [(weight.numpy(), before[weight.path]) for weight in backbone.trainable_weights]
+    moved = sum(np.sum((after - start) ** 2) for after, start in pairs)
+    return float(np.sqrt(moved / sum(np.sum(start**2) for _, start in pairs)))
+
+
+def _old_head_accuracy(recipe, classifier, old_head, data):
+    """What the head that was trained on the frozen features makes of the features as they are now."""
+    rows = data.rows["validation"]
+    features, _ = training.extract_features(classifier.extractor, rows, recipe.train_size, cache=False)
+    head = keras.models.clone_model(classifier.head)
+    head.set_weights(old_head)
+    return float((training.predict_probabilities(head, features).argmax(axis=1) == rows["target"]).mean())

@@ -1,0 +1,303 @@
+"""Queries: statements about records, each decided one way or the other, with the numbers behind it.
+
+A query takes a Study, which names the classes, and a list of Record per model, and returns whether the statement holds
+(bool) and the numbers behind it (str). What it says of curves holds in every run. Classes are counted over the pooled
+predictions of all seeds. Two models differ when the 95 % interval of the difference, by a bootstrap over pictures,
+excludes zero.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tlhelpers import metrics, studies
+
+BOOTSTRAP_SAMPLES = 1000  # the ends of an interval settle to about a fiftieth of its width
+FEWEST_SEEDS = 3  # from two seeds a Student interval is twelve standard errors wide and contains anything
+FEWEST_EPOCHS = 4  # two in each half of a curve
+SEVERAL_EPOCHS = 3  # fewer are one or a couple
+UPTURN = 0.05  # a rise of the validation loss, relative to its minimum, that a reader sees in a figure
+PLATEAU = 0.01  # a point of accuracy per epoch looks flat beside the first epochs
+SMOOTH = 0.02  # some 400 validation pictures give an accuracy near 0.9 a standard error of 1.5 points
+ALIGNED = 0.05  # curves further apart than five points are two curves to the eye
+NEAR_PERFECT = 0.95  # one picture in twenty missed
+NEGLIGIBLE = 0.01  # a point of accuracy is what one would give up for a shorter training
+ROUNDING = 0.005  # accuracies are quoted in whole percents
+ABOUT = 0.05  # the room that "about" leaves around a quoted count
+UNITS = {"thousand": 1e3, "million": 1e6}
+
+
+class NotTestableError(Exception):
+    """These records cannot decide the statement; the message says why."""
+
+
+def needs(what):
+    """A query for what no record holds: it only says what is missing."""
+
+    def decide(study, *models):
+        raise NotTestableError(f"needs {what}, which no record holds")
+
+    return decide
+
+
+def is_as_accurate(study, runs, *, model):
+    """The interval of the accuracy meets what rounds to the percentage quoted for a model."""
+    quoted = studies.published_model(study.name, model)["accuracy"]
+    mean, half_width = _accuracy_interval(runs)
+    numbers = f"quoted {quoted:.0%}, measured {mean:.1%} ± {half_width * 100:.1f} ({_seeds(runs)})"
+    return abs(mean - quoted) <= half_width + ROUNDING, numbers
+
+
+def is_as_large(study, runs, *, model):
+    """As many parameters are trained as quoted for a model, as nearly as "about" means."""
+    quote = studies.published_model(study.name, model)["trainable_parameters"]
+    amount, unit = quote.split()[-2:]
+    quoted = float(amount) * UNITS[unit]
+    counts = {run.parameters["trainable"] for run in runs}
+    return all(abs(count - quoted) <= ABOUT * quoted for count in counts), f"quoted {quote}, counted {_span(counts)}"
+
+
+def overfits(study, runs):
+    """The validation loss turns up while the training loss goes on falling."""
+    curves = _curves(runs)
+    turns = [np.argmin(curve["val_loss"]) for curve in curves]
+    upturns = [_final_upturn(curve) for curve in curves]
+    drops = [curve["loss"][turn] - curve["loss"][-1] for curve, turn in zip(curves, turns, strict=True)]
+    numbers = f"{_describe_upturns(upturns)}; since then, training loss falls by {_span(drops, '.2f')}"
+    return min(upturns) >= UPTURN and min(drops) > 0, numbers
+
+
+def turns_late(study, runs):
+    """The validation loss turns after several epochs, and does turn."""
+    curves = _curves(runs)
+    turns = [int(np.argmin(curve["val_loss"])) + 1 for curve in curves]
+    lengths = [len(curve["val_loss"]) for curve in curves]
+    holds = min(turns) >= SEVERAL_EPOCHS and all(turn < length for turn, length in zip(turns, lengths, strict=True))
+    return holds, f"validation loss is lowest at epoch {_span(turns)} of {_span(lengths)}"
+
+
+def reaches_plateau(study, runs):
+    """The best validation accuracy hardly grows in the second half of the epochs."""
+    halves = [np.array_split(curve["val_accuracy"], 2) for curve in _curves(runs)]
+    gains = [(second.max() - first.max()) / len(second) for first, second in halves]
+    points = _span([gain * 100 for gain in gains], ".1f")
+    return max(gains) <= PLATEAU, f"best validation accuracy gains {points} points per epoch in the second half"
+
+
+def is_smooth(study, runs):
+    """The validation accuracy never drops far from one epoch to the next."""
+    drops = [-np.diff(curve["val_accuracy"]).min() for curve in _curves(runs)]
+    worst = max(0, *drops)
+    return worst <= SMOOTH, f"validation accuracy drops by at most {worst * 100:.1f} points from one epoch to the next"
+
+
+def is_aligned(study, runs):
+    """The training accuracy ends close to the validation accuracy."""
+    gaps = [curve["accuracy"][-1] - curve["val_accuracy"][-1] for curve in _curves(runs)]
+    points = _span([gap * 100 for gap in gaps], ".1f")
+    return max(gaps) <= ALIGNED, f"training accuracy ends {points} points above validation accuracy"
+
+
+def does_not_diverge(study, runs):
+    """The validation loss ends close to its minimum."""
+    upturns = [_final_upturn(curve) for curve in _curves(runs)]
+    return max(upturns) < UPTURN, _describe_upturns(upturns)
+
+
+def recall_is_best(study, runs, *, name):
+    """One class is found best of all."""
+    recall = _per_class(study, runs, "recall")
+    return max(recall, key=recall.get) == name, _describe_recall(recall)
+
+
+def recall_is_worst(study, runs, *, names):
+    """Some classes are found worst of all, in whatever order."""
+    recall = _per_class(study, runs, "recall")
+    return set(sorted(recall, key=recall.get)[: len(names)]) == set(names), _describe_recall(recall)
+
+
+def recall_is_near_perfect(study, runs, *, names):
+    """Hardly a picture of some classes is missed."""
+    recall = {name: value for name, value in _per_class(study, runs, "recall").items() if name in names}
+    return min(recall.values()) >= NEAR_PERFECT, _describe_recall(recall)
+
+
+def is_taken_for(study, runs, *, true, predicted):
+    """A class that is misread is taken for one other class most often."""
+    pairs = len(study.class_names) ** 2
+    errors = {p: n for t, p, n in metrics.top_confusions(*_pool(runs), study.class_names, count=pairs) if t == true}
+    if not errors:
+        return False, f"every {true} is named rightly"
+    first = next(iter(errors))
+    return first == predicted, f"{true} is taken most for {first} ({errors[first]} of {sum(errors.values())} errors)"
+
+
+def gains_are_largest(study, before, after, *, names):
+    """Some classes gain in F1, and more than all others."""
+    before, after = _pair(before, after)
+    old, new = _per_class(study, before, "f1"), _per_class(study, after, "f1")
+    gains = {name: new[name] - old[name] for name in old}
+    largest = sorted(gains, key=gains.get, reverse=True)[: len(names)]
+    holds = set(largest) == set(names) and min(gains[name] for name in names) > 0
+    return holds, "F1 in points: " + ", ".join(f"{name} {gain * 100:+.1f}" for name, gain in gains.items())
+
+
+def rises(study, before, after, *, name, statistic):
+    """A statistic of targets and probabilities, under a name, is higher for the second model."""
+    change = _compare(statistic, before, after)
+    return change.low > 0, f"{name} {change}"
+
+
+def falls(study, before, after, *, name, statistic):
+    """A statistic of targets and probabilities, under a name, is lower for the second model."""
+    change = _compare(statistic, before, after)
+    return change.high < 0, f"{name} {change}"
+
+
+def is_more_accurate(study, before, after):
+    """The second model is more accurate."""
+    return rises(study, before, after, name="accuracy", statistic=_accuracy)
+
+
+def is_better_calibrated(study, before, after):
+    """The second model's confidence is closer to how often it is right."""
+    return falls(study, before, after, name="calibration error", statistic=metrics.expected_calibration_error)
+
+
+def is_surer_when_right(study, before, after):
+    """The second model is more confident where it is right."""
+    return rises(study, before, after, name="confidence when right", statistic=_confidence_right)
+
+
+def is_less_sure_when_wrong(study, before, after):
+    """The second model is less confident where it is wrong."""
+    return falls(study, before, after, name="confidence when wrong", statistic=_confidence_wrong)
+
+
+def needs_fewer_parameters(study, before, after):
+    """The second model trains fewer parameters and is more accurate."""
+    sizes = [{run.parameters["trainable"] for run in runs} for runs in (before, after)]
+    change = _compare(_accuracy, before, after)
+    numbers = f"{_span(sizes[0])} to {_span(sizes[1])} trainable parameters, accuracy {change}"
+    return max(sizes[1]) < min(sizes[0]) and change.low > 0, numbers
+
+
+def is_best_value(study, less, middle, more):
+    """The second model is more accurate than the first, hardly less so than the third, and takes less time than it."""
+    gain, rest = _compare(_accuracy, less, middle), _compare(_accuracy, middle, more)
+    cheap, dear = _mean_seconds(middle, more)
+    numbers = f"accuracy {gain}; then {rest}, {cheap:.0f} against {dear:.0f} seconds"
+    return gain.low > 0 and rest.high <= NEGLIGIBLE and cheap < dear, numbers
+
+
+class _Change(NamedTuple):
+    """A statistic of one model, of another, the 95 % interval of the difference, and how many seeds they share."""
+
+    before: float
+    after: float
+    low: float
+    high: float
+    seeds: str
+
+    def __str__(self):
+        difference = (self.after - self.before) * 100
+        interval = f"95 % interval {self.low * 100:+.1f} to {self.high * 100:+.1f}, {self.seeds}"
+        return f"{self.before:.1%} to {self.after:.1%}: {difference:+.1f} points ({interval})"
+
+
+def _compare(statistic, before, after, *, seed=0):
+    """Bootstraps a difference over pictures: a picture tested under several seeds is drawn with all its predictions."""
+    before, after = _pair(before, after)
+    (truth, old), (_, new) = _pool(before), _pool(after)
+    points = statistic(truth, old), statistic(truth, new)
+    if np.isnan(points).any():
+        raise NotTestableError("one of the models is always right, or never")
+    names, picture = np.unique(np.concatenate([run.test_id for run in before]), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    changes = []
+    for _ in range(BOOTSTRAP_SAMPLES):
+        counts = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+        rows = np.repeat(np.arange(len(picture)), counts[picture])
+        changes.append(statistic(truth[rows], new[rows]) - statistic(truth[rows], old[rows]))
+    tail = (1 - metrics.CONFIDENCE_LEVEL) / 2
+    return _Change(*points, *np.nanquantile(changes, [tail, 1 - tail]), _seeds(before))
+
+
+def _pair(before, after):
+    """The runs of two models under the seeds, and on the test pictures, that both have."""
+    others = {run.seed: run for run in after}
+    pairs = [(run, others[run.seed]) for run in before if run.seed in others]
+    pairs = [(a, b) for a, b in pairs if np.array_equal(a.test_id, b.test_id)]
+    if not pairs:
+        raise NotTestableError(f"{before[0].model} and {after[0].model} have no seed with the same test pictures")
+    return [list(runs) for runs in zip(*pairs, strict=True)]
+
+
+def _pool(runs):
+    """All predictions; `pool_predictions` refuses those of `published`, whose shuffles test the same pictures again."""
+    return np.concatenate([run.y_true for run in runs]), np.concatenate([run.y_prob for run in runs])
+
+
+def _accuracy_interval(runs):
+    mean, half_width = metrics.mean_interval([run.metrics["accuracy"] for run in runs])
+    if len(runs) < FEWEST_SEEDS:
+        low, high = metrics.bootstrap_interval(*_pool(runs))
+        half_width = (high - low) / 2
+    return mean, half_width
+
+
+def _accuracy(y_true, y_prob):
+    return np.mean(y_prob.argmax(axis=1) == y_true)
+
+
+def _confidence_right(y_true, y_prob):
+    return _mean(y_prob.max(axis=1)[y_prob.argmax(axis=1) == y_true])
+
+
+def _confidence_wrong(y_true, y_prob):
+    return _mean(y_prob.max(axis=1)[y_prob.argmax(axis=1) != y_true])
+
+
+def _mean(values):
+    return values.mean() if len(values) else np.nan
+
+
+def _mean_seconds(*models):
+    machines = sorted({f"{run.hardware['name']} ({run.hardware['count']})" for runs in models for run in runs})
+    if len(machines) > 1:
+        raise NotTestableError(f"the seconds of different machines do not compare: {', '.join(machines)}")
+    return [np.mean([sum(run.seconds.values()) for run in runs]) for runs in models]
+
+
+def _curves(runs):
+    for run in runs:
+        epochs = len(run.history.get("val_loss", ()))
+        if epochs < FEWEST_EPOCHS:
+            raise NotTestableError(f"{epochs} epochs make no curve: {FEWEST_EPOCHS} are the fewest")
+    return [{name: np.asarray(values) for name, values in run.history.items()} for run in runs]
+
+
+def _final_upturn(curve):
+    return curve["val_loss"][-1] / curve["val_loss"].min() - 1
+
+
+def _describe_upturns(upturns):
+    return f"validation loss ends {_span(upturns, '.1%')} above its minimum"
+
+
+def _per_class(study, runs, key):
+    rows = metrics.evaluate(*_pool(runs), study.class_names)["per_class"]
+    return {name: row[key] for name, row in rows.items()}
+
+
+def _describe_recall(recall):
+    return "recall: " + ", ".join(f"{name} {value:.1%}" for name, value in recall.items())
+
+
+def _seeds(runs):
+    return f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+
+
+def _span(values, form=","):
+    low, high = (format(value, form) for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"

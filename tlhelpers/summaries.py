@@ -1,0 +1,260 @@
+"""Summaries: several records summed up into the book's tables, figures and captions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from tlhelpers import manifest, metrics, studies
+from tlhelpers.records import TESTED, load_records
+
+NO_RECORD = "no recorded run yet"
+POOLED_COLUMNS = (
+    "accuracy", "low", "high", "seed_spread", "seeds", "images", "macro_f1", "ece", "scaled_ece",
+)  # fmt: skip
+
+
+def summarise(records, metric="accuracy"):
+    """Mean and interval over seeds, one row per protocol and model.
+
+    Args:
+        records: list of Record.
+        metric: str. A key of `Record.metrics` with a float value.
+
+    Returns:
+        pandas.DataFrame indexed by `protocol` and `model`, with `mean`, `half_width` (95 %, over seeds) and `seeds`.
+    """
+    rows = [{"protocol": r.protocol, "model": r.model, "value": r.metrics[metric]} for r in records]
+    frame = pd.DataFrame(rows, columns=["protocol", "model", "value"])
+    summary = {}
+    for key, values in frame.groupby(["protocol", "model"])["value"]:
+        mean, half_width = metrics.mean_interval(values)
+        summary[key] = {"mean": mean, "half_width": half_width, "seeds": len(values)}
+    index = pd.MultiIndex.from_tuples(summary, names=["protocol", "model"]) if summary else None
+    return pd.DataFrame(list(summary.values()), index=index, columns=["mean", "half_width", "seeds"])
+
+
+def pool_predictions(records):
+    """The test predictions of several records of one model as one set, such as those of all five careful folds.
+
+    Args:
+        records: list of Record, of one protocol and model.
+
+    Returns:
+        tuple of `test_id` (str array `(n,)`, sorted), `y_true` (int array `(n,)`) and `y_prob` (float array
+        `(n, classes)`). Models pooled over the same seeds stand row by row on the same images.
+
+    Raises:
+        ValueError: when there is no record, when they are of several models, protocols or sets of images, or when
+            two of them test the same image, as shuffles of the `published` protocol do.
+    """
+    kinds = sorted({(r.protocol, r.model, r.dataset_sha256[:8]) for r in records})
+    if len(kinds) != 1:
+        raise ValueError(f"Pooled records are of one protocol, model and set of images. Received: {kinds}")
+    tested = [np.unique(r.test_id) for r in records]  # a fold keeps exact copies together: each stands once here
+    images, times = np.unique(np.concatenate(tested), return_counts=True)
+    if (times > 1).any():
+        raise ValueError(
+            "Pooled records test each image once, as the careful folds of photographs do. "
+            f"Received: {kinds[0]}, seeds {[r.seed for r in records]}, {(times > 1).sum()} of {len(images)} images "
+            "in several of them"
+        )
+    ordered = sorted(records, key=lambda record: record.seed)
+    test_id, y_true, y_prob = (np.concatenate([getattr(r, name) for r in ordered]) for name in TESTED)
+    order = np.argsort(test_id, kind="stable")
+    return test_id[order], y_true[order], y_prob[order]
+
+
+def calibrate(record):
+    """A record after temperature scaling: the temperature is fitted on its validation predictions.
+
+    Args:
+        record: Record.
+
+    Returns:
+        Record with new `y_prob`, its `ece` in `metrics` and the `temperature` in `details`. What depends on the
+        predicted classes alone stays.
+
+    Raises:
+        ValueError: when the record holds no validation predictions.
+    """
+    temperature = metrics.fit_temperature(record.validation_true, record.validation_prob)
+    y_prob = metrics.apply_temperature(record.y_prob, temperature)
+    return replace(
+        record,
+        y_prob=y_prob,
+        metrics=record.metrics | {"ece": metrics.expected_calibration_error(record.y_true, y_prob)},
+        details=record.details | {"temperature": temperature},
+    )
+
+
+def summarise_pooled(records):
+    """Pooled test predictions, one row per protocol and model, with the two uncertainties apart.
+
+    Args:
+        records: list of Record; those of one model are pooled, see `pool_predictions`.
+
+    Returns:
+        pandas.DataFrame indexed by `protocol` and `model`, in the order of `records`: `accuracy`; `low` and `high`,
+        its 95 % bootstrap interval over test images; `seed_spread`, the standard deviation of the accuracy from seed
+        to seed (NaN for one); `seeds`; `images`; `macro_f1`; `ece`; and `scaled_ece`, after temperature scaling seed
+        by seed (NaN where a record holds no validation predictions).
+
+    Raises:
+        ValueError: as `pool_predictions`.
+    """
+    groups = {}
+    for record in records:
+        groups.setdefault((record.protocol, record.model), []).append(record)
+    index = pd.MultiIndex.from_tuples(list(groups), names=["protocol", "model"])
+    return pd.DataFrame([_pooled_row(group) for group in groups.values()], index=index, columns=POOLED_COLUMNS)
+
+
+def cost_table(records):
+    """What models cost, one row per protocol, model and kind of device; means over seeds.
+
+    Args:
+        records: list of Record.
+
+    Returns:
+        pandas.DataFrame indexed by `protocol`, `model` and `device` (`"CPU cores"` or `"GPU"`), in the order of
+        `records`: `parameters`, `trainable`, `seconds` (of all stages), `images_per_second` (training images times
+        epochs by the seconds of the stage that trained them: `training`, or `head` where nothing else was trained;
+        NaN without either) and `device_seconds` (which stands in for energy: on a CPU the time its cores have worked
+        where a record has it as `core_seconds`, otherwise seconds times CPU cores or GPUs).
+    """
+    rows = [
+        {
+            "protocol": r.protocol,
+            "model": r.model,
+            "device": _unit(r),
+            "parameters": r.parameters["total"],
+            "trainable": r.parameters["trainable"],
+            "seconds": sum(r.seconds.values()),
+            "images_per_second": _images_per_second(r),
+            "device_seconds": _device_seconds(r),
+        }
+        for r in records
+    ]
+    keys = ["protocol", "model", "device"]
+    measures = ["parameters", "trainable", "seconds", "images_per_second", "device_seconds"]
+    return pd.DataFrame(rows, columns=keys + measures).groupby(keys, sort=False).mean()
+
+
+def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=None):
+    """The book's spine: published, recorded on the real data, this build.
+
+    Args:
+        study: str. The study's name.
+        runs: dict from a protocol and a model of the source, `<network>-<strategy>`, to this build's Record of it.
+        protocols: sequence of str.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame of str, indexed by protocol and model, with the columns `published`, `recorded`, `this build`.
+    """
+    recorded_summary = summarise(load_records(study, folder=recorded))
+    live_summary = {key: f"{record.metrics['accuracy']:.1%} (1 seed)" for key, record in runs.items()}
+    rows = {}
+    for protocol in protocols:
+        for model, row in studies.published_models(study).items():
+            key = (protocol, model)
+            rows[protocol, row["label"]] = {
+                "published": f"{row['accuracy']:.0%}",
+                "recorded": _cell(recorded_summary, key, NO_RECORD),
+                "this build": live_summary.get(key, "not run in this build"),
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["protocol", "model"])
+    return table
+
+
+def compare_sources(study, protocol, labels, runs, *, recorded=None):
+    """The accuracies of some models from every source, for a figure.
+
+    Args:
+        study: str. The study's name.
+        protocol: str. `"published"` or `"careful"`.
+        labels: dict from `<network>-<strategy>` to the label of a figure.
+        runs: dict from a model of the source, `<network>-<strategy>`, to this build's Record of it, shown with
+            their bootstrap intervals; may lack models.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame with `model` (label), `source`, `accuracy` and `half_width` (NaN where there is no interval).
+    """
+    summary = summarise(load_records(study, folder=recorded, protocol=protocol))
+    rows = []
+    for model, label in labels.items():
+        published = studies.published_model(study, model)["accuracy"]
+        rows.append((label, "published", published, float("nan")))
+        if (protocol, model) in summary.index:
+            mean, half_width = summary.loc[(protocol, model), ["mean", "half_width"]]
+            rows.append((label, "recorded", mean, half_width))
+        if model in runs:
+            low, high = metrics.bootstrap_interval(runs[model].y_true, runs[model].y_prob)
+            rows.append((label, "this build", runs[model].metrics["accuracy"], (high - low) / 2))
+    return pd.DataFrame(rows, columns=["model", "source", "accuracy", "half_width"])
+
+
+def describe_recorded(study, protocol, model, *, folder=None):
+    """The recorded accuracy of a model, as a cell of a table: mean ± interval over seeds.
+
+    Args:
+        study: str. The study's name.
+        protocol: str. `"published"` or `"careful"`.
+        model: str. `<network>-<strategy>`.
+        folder: Path or None. None means the committed records.
+
+    Returns:
+        str. `"no recorded run yet"` when there is none.
+    """
+    summary = summarise(load_records(study, folder=folder, protocol=protocol, model=model))
+    return _cell(summary, (protocol, model), NO_RECORD)
+
+
+def describe_conditions(records):
+    """Hardware, versions and dates of some records, as one sentence for a caption."""
+    if not records:
+        return "no recorded run"
+    hardware = sorted({f"{r.hardware['name']}, {r.hardware['count']} {_unit(r)}" for r in records})
+    versions = sorted({f"TensorFlow {r.versions['tensorflow']}, Keras {r.versions['keras']}" for r in records})
+    days = sorted({r.recorded_at[:10] for r in records})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{'; '.join(hardware)}; {'; '.join(versions)}; {span}"
+
+
+def _cell(summary, key, otherwise):
+    if key not in summary.index:
+        return otherwise
+    row = summary.loc[key]
+    if np.isnan(row["half_width"]):
+        return f"{row['mean']:.1%} (1 seed)"
+    return f"{row['mean']:.1%} ± {row['half_width'] * 100:.1f} ({row['seeds']:.0f} seeds)"
+
+
+def _pooled_row(group):
+    _, y_true, y_prob = pool_predictions(group)
+    whole = metrics.evaluate(y_true, y_prob, range(y_prob.shape[1]))
+    low, high = metrics.bootstrap_interval(y_true, y_prob)
+    row = {"low": low, "high": high, "seeds": len(group), "images": len(y_true), "scaled_ece": float("nan")}
+    row["seed_spread"] = pd.Series([r.metrics["accuracy"] for r in group]).std()
+    if all(len(r.validation_true) for r in group):
+        _, y_true, y_prob = pool_predictions([calibrate(r) for r in group])
+        row["scaled_ece"] = metrics.expected_calibration_error(y_true, y_prob)
+    return row | {name: whole[name] for name in ("accuracy", "macro_f1", "ece")}
+
+
+def _unit(record):
+    return "GPU" if record.hardware["kind"] == "GPU" else "CPU cores"
+
+
+def _images_per_second(record):
+    seconds = record.seconds.get("training", record.seconds.get("head", float("nan")))
+    return record.counts["train"] * len(record.history.get("loss", ())) / seconds
+
+
+def _device_seconds(record):
+    if _unit(record) == "CPU cores" and "core_seconds" in record.details:
+        return record.details["core_seconds"]
+    return sum(record.seconds.values()) * record.hardware["count"]

@@ -11,8 +11,9 @@ PROTOCOL ?= careful
 SEED ?= 0
 SEEDS ?= 0 1 2
 PORT ?= 8000
+SWEEP ?= models
 
-.PHONY: help book test lint format serve records pocket clean
+.PHONY: help book test lint format serve records sweep pocket clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +47,9 @@ serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
 
 records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, SEEDS); resumable
 	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS)
+
+sweep: $(READY) ## train what no chapter has room for, side by side (SWEEP, JOBS, CLUSTER, ONLY); resumable
+	$(BIN)/python -m tlhelpers.sweeps $(SWEEP) $(if $(JOBS),--jobs $(JOBS)) $(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(ONLY),--only $(ONLY))
 
 pocket: $(READY) ## train the embedded backbone from scratch (half an hour on two CPU cores); resumable
 	$(BIN)/python -m tlhelpers.pretraining

@@ -228,6 +228,15 @@ def test_runs_on_photographs_keep_the_names_of_their_networks(mirror, runs):
     assert set(chapter.load_runs()) == {"mobilenetv2_100-frozen", "mobilenetv2_035-frozen"}
 
 
+def test_a_grid_has_a_folder_of_its_own_for_each_state_of_the_code(runs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(chapters.sweeps, "run_sweep", lambda planned, folder: asked.append((planned, folder)) or [])
+    for digest in ("first", "second"):
+        monkeypatch.setattr(chapters.experiments, "digest_of_code", lambda digest=digest: digest)
+        begin(profile="smoke").run_grid("depth", ["an experiment"])
+    assert asked == [(["an experiment"], runs / "sweeps" / f"depth-{digest}") for digest in ("first", "second")]
+
+
 def test_a_model_of_this_build_is_loaded_again_and_predicts_the_same(mirror, runs):
     chapter = begin()
     keras.utils.set_random_seed(0)

@@ -2,7 +2,10 @@
 
 import os
 import random
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -202,3 +205,34 @@ def test_mapped_results_keep_their_order_wherever_they_are_computed(count, worke
 def test_an_error_in_mapped_work_reaches_the_caller(count):
     with pytest.raises(ValueError, match="invalid literal"):
         list(devices.map_over_cores(int, ["1"] * (count - 1) + ["x"], description="Working", workers=2))
+
+
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    asked = {}
+    library = SimpleNamespace(mallopt=lambda option, value: asked.update({option: value}))
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: library)
+    devices.keep_memory()
+    assert asked == devices.MEMORY_OPTIONS
+
+
+@pytest.mark.parametrize("error", [OSError, TypeError])
+def test_a_system_without_such_a_setting_is_left_alone(monkeypatch, error):
+    def refuse(name):
+        raise error("no such library")
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", refuse)
+    devices.keep_memory()
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: SimpleNamespace())
+    devices.keep_memory()
+
+
+def test_a_limited_process_says_so_and_may_be_limited_again_to_the_same():
+    code = (
+        "from tlhelpers import devices\n"
+        "devices.limit_threads(1)\n"
+        "device = devices.prepare_device()\n"
+        "devices.limit_threads(1)\n"
+        "print(device.kind, device.count)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() in (["CPU", "1"], ["GPU", "1"])

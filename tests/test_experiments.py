@@ -94,6 +94,17 @@ def test_a_finished_experiment_is_left_as_it_is(finished, monkeypatch):
     assert path.read_bytes() == before
 
 
+def test_a_recipe_recorded_before_a_field_existed_has_its_default(finished, tmp_path):
+    done, path = finished
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    del facts["details"]["recipe"]["several_depths"]
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    assert done.is_recorded(tmp_path / "records")
+    facts["details"]["recipe"]["retired"] = 1
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    assert not done.is_recorded(tmp_path / "records")
+
+
 STANDALONE = """
 import sys
 import keras, numpy as np, tensorflow as tf
@@ -126,3 +137,13 @@ def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
     first = records.load_record(path)
     assert again.history == first.history
     np.testing.assert_array_equal(again.y_prob, first.y_prob)
+
+
+def test_the_digest_names_the_state_of_the_code(tmp_path, monkeypatch):
+    (tmp_path / "one.py").write_text("A = 1")
+    monkeypatch.setattr(settings, "PACKAGE_FOLDER", tmp_path)
+    before = experiments.digest_of_code()
+    assert experiments.digest_of_code() == before
+    (tmp_path / "one.py").write_text("A = 2")
+    assert experiments.digest_of_code() != before
+    assert len(before) == 8

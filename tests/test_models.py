@@ -173,8 +173,11 @@ def test_the_backbone_is_keras_own_network_behind_a_rescaling(backbone):
     images = draw_images(4, seed=3)
     own = keras.applications.MobileNetV2((SIDE, SIDE, 3), alpha=0.35, include_top=False, weights=None)
     own.set_weights(backbone.get_weights())
+    # Step by step: the last bits of the rescaled images, which differ by processor, grow on their way through the layers.
+    rescaled = run(backbone.get_layer("rescaling"), images)
     preprocessed = keras.applications.mobilenet_v2.preprocess_input(images.copy())
-    np.testing.assert_allclose(run(backbone, images), run(own, preprocessed), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rescaled, preprocessed, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(run(backbone, images), run(own, rescaled), rtol=1e-4, atol=1e-4)
 
 
 def test_freezing_leaves_nothing_to_train(backbone):
@@ -239,7 +242,7 @@ def test_all_layers_may_be_unfrozen(backbone):
         (lambda b: models.build_head((12,), 1), r"at least two classes. Received: num_classes=1"),
         (
             lambda b: models.build_backbone("resnet50"),
-            r"\['mobilenetv2_035', 'mobilenetv2_100'\]. Received: name='resnet50'",
+            r"\['efficientnetv2b0', 'mobilenetv2_035', 'mobilenetv2_100'\]. Received: name='resnet50'",
         ),
         (
             lambda b: models.build_backbone("mobilenetv2_035", 32, weights="noisy"),
@@ -378,3 +381,41 @@ def test_parameters_are_counted_as_frozen_now(backbone, head):
     assert thawed["total"] == frozen["total"] == backbone.count_params() + head.count_params()
     assert frozen["trainable"] == head.count_params()
     assert thawed["trainable"] - frozen["trainable"] == sum(w.numpy().size for w in backbone.trainable_weights) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "parameters"),
+    [("mobilenetv2_035", 1280, 410_208), ("mobilenetv2_100", 1280, 2_257_984), ("efficientnetv2b0", 1280, 5_919_312)],
+)
+def test_every_backbone_has_its_width_its_parameters_and_the_layers_its_row_names(name, width, parameters):
+    backbone = models.build_backbone(name, 64, weights=None)
+    assert (backbone.output_shape, backbone.count_params()) == ((None, 2, 2, width), parameters)
+    row = models.BACKBONES[name]
+    first = backbone.layers.index(models.unfreeze(backbone, from_block=row["partial"])[0])
+    assert 0.25 < first / len(backbone.layers) < 0.75
+    pooled = models.pooled(backbone, row["depths"])
+    depths = [backbone.get_layer(depth).output.shape[-1] for depth in row["depths"]]
+    assert pooled.output_shape == (None, sum(depths))
+    assert depths[-1] == width
+
+
+def test_pooled_depths_are_the_means_of_their_maps_side_by_side(backbone):
+    depths = ("block_13_project_BN", "out_relu")
+    maps = [run(keras.Model(backbone.input, backbone.get_layer(name).output), IMAGES) for name in depths]
+    expected = np.concatenate([one.mean(axis=(1, 2)) for one in maps], axis=1)
+    np.testing.assert_allclose(run(models.pooled(backbone, depths), IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_other_depths_are_kept_apart(backbone):
+    names = {models.pooled(backbone, depths).layers[-1].name for depths in ((), ("out_relu",), ("Conv_1", "out_relu"))}
+    assert len(names) == 3
+
+
+def test_a_standardised_head_sees_features_of_mean_zero_and_variance_one():
+    features = np.random.default_rng(0).normal(5, 3, (500, 4)).astype("float32")
+    head = models.build_head((4,), hidden=0, standardize=True)
+    layer = head.get_layer("standardization")
+    layer.adapt(features)
+    standard = keras.ops.convert_to_numpy(layer(features))
+    np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(standard.std(axis=0), 1, atol=1e-3)

@@ -424,3 +424,13 @@ def test_the_style_sets_size_and_resolution_of_the_figures_that_follow():
     assert figure.get_size_inches().tolist() == [plotting.WIDTH, 3.2]
     assert figure.dpi == plotting.FIGURE_RESOLUTION
     assert [to_hex(colour) for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"]] == plotting.PALETTE
+
+
+def test_a_grid_writes_every_share_into_its_cell_and_names_its_axes():
+    values = pd.DataFrame({"0.001": [0.1, 0.9], "0.01": [0.5, 1.0]}, index=["six layers", "all"])
+    values = values.rename_axis(index="unfrozen", columns="rate")
+    axis = plotting.plot_grid(values, title="accuracy")
+    assert [text.get_text() for text in axis.texts] == ["10%", "50%", "90%", "100%"]
+    assert [text.get_color() for text in axis.texts] == ["black", "black", "white", "white"]
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("rate", "unfrozen", "accuracy")
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["six layers", "all"]

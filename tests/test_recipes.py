@@ -21,7 +21,7 @@ def test_every_recipe_stands_under_the_name_of_its_strategy():
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"one of \['frozen_linear', 'full', .*Received: strategy='half'"):
+    with pytest.raises(ValueError, match=r"one of \['frozen_depths', .*'full', .*Received: strategy='half'"):
         recipes.get_recipe("half")
 
 

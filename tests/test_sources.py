@@ -545,6 +545,24 @@ def test_weights_with_the_right_arrays_are_loaded(mirror, random_weights, monkey
         np.testing.assert_array_equal(received, expected)
 
 
+def test_every_weight_file_has_a_place_upstream():
+    urls = {name: sources.weights_url(file) for name, file in sources.WEIGHT_FILES["imagenet"].items()}
+    assert urls["efficientnetv2b0"].endswith("keras-applications/efficientnet_v2/efficientnetv2-b0_notop.h5")
+    assert all(url.startswith(sources.WEIGHTS_URL) for url in urls.values())
+    assert set(sources.WEIGHTS_SHA256) == set(sources.WEIGHT_FILES["imagenet"].values())
+
+
+def test_weights_stored_in_half_precision_are_recognised_and_others_are_not(random_weights):
+    backbone, _ = random_weights
+    whole = [sources.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
+    backbone.set_weights([array.astype(np.float16).astype(np.float32) for array in backbone.get_weights()])
+    halved = [sources.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
+    assert whole[0] != halved[0]
+    assert whole[1] == halved[1]
+    backbone.set_weights([array + 1 for array in backbone.get_weights()])
+    assert sources.digest_of_weights(backbone, half_precision=True) != halved[1]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "web page", "empty"])
 def test_damaged_weights_are_refused(mirror, random_weights, damage):
     content = random_weights[1].read_bytes()
@@ -572,7 +590,7 @@ def test_missing_weights_are_answered_with_three_ways_to_provide_them(monkeypatc
         load()
     message = str(caught.value)
     assert f"The ImageNet weights {WEIGHTS} are nowhere to be found" in message
-    assert f"no way to {sources.WEIGHTS_URL}{WEIGHTS}" in message
+    assert f"no way to {sources.WEIGHTS_URL}mobilenet_v2/{WEIGHTS}" in message
     assert "set TLHELPERS_MIRROR to a folder or URL that holds them under weights/" in message
     assert f"put the file into {settings.home_folder() / 'downloads'}" in message
 

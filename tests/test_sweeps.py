@@ -1,7 +1,9 @@
 """Sweeps: what is recorded is skipped, what fails is named, and a cluster gives what this machine gives."""
 
+import dataclasses
 from dataclasses import replace
 
+import builders
 import numpy as np
 import pytest
 
@@ -24,10 +26,8 @@ def trained(monkeypatch):
         asked.append((experiment.seed, threads))
         if experiment.seed == 3:
             raise ValueError("no such fold")
-        path = experiment.path(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
-        return path
+        record = builders.make_record(seed=experiment.seed, network=experiment.network, strategy="frozen_linear")
+        return records.save_record(dataclasses.replace(record, details=experiment.asked), folder)
 
     monkeypatch.setattr(experiments, "run_experiment", run)
     monkeypatch.setattr(sweeps, "prepare_images", lambda planned: None)
@@ -35,9 +35,8 @@ def trained(monkeypatch):
 
 
 def test_a_sweep_returns_the_records_in_the_order_of_its_plan(trained, tmp_path):
-    paths = sweeps.run_sweep(plan((2, 0, 1)), tmp_path, jobs=1)
-    assert [path.stem for path in paths] == ["seed-2", "seed-0", "seed-1"]
-    assert all(path.is_file() for path in paths)
+    found = sweeps.run_sweep(plan((2, 0, 1)), tmp_path, jobs=1)
+    assert [record.seed for record in found] == [2, 0, 1]
     assert trained == [(2, None), (0, None), (1, None)]
 
 
@@ -46,6 +45,15 @@ def test_what_is_recorded_is_skipped(trained, tmp_path, capsys):
     sweeps.run_sweep(plan((0, 1)), tmp_path, jobs=1)
     assert [seed for seed, _ in trained] == [0, 1]
     assert "2 experiments, 1 of them recorded before" in capsys.readouterr().out
+
+
+def test_what_was_recorded_with_another_recipe_is_run_again(trained, tmp_path):
+    sweeps.run_sweep(plan((0,)), tmp_path, jobs=1)
+    [experiment] = plan((0,))
+    changed = replace(experiment, recipe=replace(experiment.recipe, rate=0.123456789))
+    sweeps.run_sweep([changed], tmp_path, jobs=1)
+    sweeps.run_sweep([changed], tmp_path, jobs=1)
+    assert [seed for seed, _ in trained] == [0, 0]
 
 
 def test_a_failure_is_named_and_the_others_are_run_all_the_same(trained, tmp_path):
@@ -86,7 +94,6 @@ def test_a_cluster_of_two_workers_gives_what_this_machine_gives(tmp_path):
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, local_directory=str(tmp_path)
     ) as cluster:
         there = sweeps.run_sweep(plan(), tmp_path / "there", cluster=cluster.scheduler_address)
-    for first, second in zip(here, there, strict=True):
-        one, other = records.load_record(first), records.load_record(second)
+    for one, other in zip(here, there, strict=True):
         assert one.history == other.history
         np.testing.assert_array_equal(one.y_prob, other.y_prob)

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "chapters": ["Chapter", "begin_chapter", "glue"],
         "claims": ["check_claims"],
+        "experiments": ["Experiment"],
         "garden": ["draw_flower", "draw_species"],
         "devices": ["describe_choices", "list_gpus", "prepare_device"],
         "explain": ["embed_2d", "feature_maps", "grad_cam", "nearest_neighbours", "strongest_channels"],
@@ -51,6 +52,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_comparison",
             "plot_confusion_matrix",
             "plot_embedding",
+            "plot_grid",
             "plot_heat_maps",
             "plot_image_grid",
             "plot_learning_curves",
@@ -71,6 +73,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "soften_batch_norm",
         ],
         "profiles": ["choose_profile"],
+        "recipes": ["Recipe", "get_recipe", "warm_up_and_decay"],
         "records": ["load_records", "make_record", "save_record"],
         "settings": ["pocket_folder"],
         "sources": ["BadArchiveError", "MissingDataError", "load_card", "prepare_images"],

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tlhelpers import (
     devices,
+    experiments,
     manifest,
     metrics,
     models,
@@ -18,6 +19,7 @@ from tlhelpers import (
     settings,
     studies,
     summaries,
+    sweeps,
     training,
 )
 
@@ -116,6 +118,19 @@ class Chapter:
         records.save_record(record, settings.runs_folder(self.profile.name))
         training.save_model(model, self._model_path(record.model))
         return record
+
+    def run_grid(self, name, planned):
+        """Runs the experiments of a grid side by side; what this state of the code has run before is not run again.
+
+        Args:
+            name: str. What the grid is called.
+            planned: list of Experiment.
+
+        Returns:
+            list of Record, in the order of `planned`.
+        """
+        folder = settings.runs_folder(self.profile.name) / "sweeps" / f"{name}-{experiments.digest_of_code()}"
+        return sweeps.run_sweep(planned, folder)
 
     def load_model(self, network, strategy):
         """A model this build has trained under this chapter's protocol and seed.

@@ -3,13 +3,14 @@
 Images -> manifest -> recipe -> record, as in the chapters, for the many runs that no chapter has room for.
 """
 
+import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from tlhelpers import devices, fitting, manifest, profiles, recipes, records, settings, studies, training
+from tlhelpers import devices, files, fitting, manifest, profiles, recipes, records, settings, studies, training
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,26 @@ class Experiment:
         """Study, protocol, model and seed, as a record's path has them."""
         return f"{self.study}/{self.protocol}/{self.network}-{self.recipe.strategy}/seed-{self.seed}"
 
+    @property
+    def asked(self):
+        """What its record keeps of the question, beside what every record says."""
+        return {"recipe": asdict(self.recipe), "per_class": self.per_class, "evaluated_on": self.evaluated_on}
+
     def path(self, folder):
         """Where its record stands below a folder."""
         return Path(folder) / f"{self.name}.json"
+
+    def is_recorded(self, folder):
+        """Whether it has left its record there, with the same recipe on the same images per class."""
+        path = self.path(folder)
+        if not path.is_file():
+            return False
+        details = json.loads(path.read_text(encoding="utf-8")).get("details", {})
+        try:  # a recipe recorded before some field existed has that field's default
+            recorded = details | {"recipe": asdict(recipes.Recipe(**details["recipe"]))}
+        except (KeyError, TypeError):
+            return False
+        return all(recorded.get(name) == value for name, value in records.rounded(self.asked).items())
 
 
 def run_experiment(experiment, folder, *, threads=None):
@@ -61,9 +79,8 @@ def run_experiment(experiment, folder, *, threads=None):
     Raises:
         ValueError: when the experiment names something unknown, or asks for more images than a class has.
     """
-    path = experiment.path(folder)
-    if path.is_file():
-        return path
+    if experiment.is_recorded(folder):
+        return experiment.path(folder)
     if threads:
         devices.limit_threads(threads)
     device = devices.prepare_device(experiment.seed)
@@ -96,7 +113,7 @@ def table_of(experiment, study):
 
     Returns:
         pandas.DataFrame, as from `split_manifest`. When it is evaluated on the validation part, that part stands in
-        for the test part, which is left out.
+        for the test part, which is left out (the protocol `published` has no such part and validates as its source).
     """
     if experiment.evaluated_on not in ("test", "validation"):
         raise ValueError(
@@ -105,7 +122,7 @@ def table_of(experiment, study):
     table = manifest.split_manifest(
         manifest.load_manifest(study), study, protocol=experiment.protocol, seed=experiment.seed
     )
-    if experiment.evaluated_on == "validation":
+    if experiment.evaluated_on == "validation" and (table["split"] == "validation").any():
         table = table[table["split"] != "test"].replace({"split": {"validation": "test"}})
     if experiment.per_class is not None:
         table = _limit(table, experiment)
@@ -128,7 +145,6 @@ def _make_record(experiment, study, table, fitted, device, core_seconds):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
     prob = {part: fitting.predict(recipe, fitted.model, manifest.rows_of(table, part)) for part in parts}
-    asked = {"recipe": asdict(recipe), "per_class": experiment.per_class, "evaluated_on": experiment.evaluated_on}
     return records.make_record(
         study=study,
         table=table,
@@ -144,5 +160,15 @@ def _make_record(experiment, study, table, fitted, device, core_seconds):
         history=fitted.history,
         seconds=fitted.seconds,
         hardware=devices.hardware_facts(device),
-        details=asked | fitted.details | {"core_seconds": core_seconds},
+        details=experiment.asked | fitted.details | {"core_seconds": core_seconds},
     )
+
+
+def digest_of_code():
+    """Names the state of this package's code, so that nothing it left is taken for the work of another state.
+
+    Returns:
+        str, 8 hexadecimal digits.
+    """
+    modules = sorted(settings.PACKAGE_FOLDER.glob("*.py"))
+    return files.sha256_of_text("\n".join(files.sha256_of(module) for module in modules))[:8]

@@ -136,8 +136,7 @@ def plot_confusion_matrix(y_true, y_prob, class_names, *, ax=None):
         cbar_kws={"label": "share of the true class", "format": PercentFormatter(1, decimals=0)},
         ax=ax,
     )
-    for text, colour in zip(ax.texts[-counts.size :], ax.collections[-1].get_facecolors(), strict=True):
-        text.set_color(max("black", "white", key=partial(contrast_ratio, colour)))
+    _contrast_texts(ax)
     ax.set(xlabel="predicted", ylabel="true")
     ax.tick_params(axis="x", rotation=30)
     ax.tick_params(axis="y", rotation=0)
@@ -280,6 +279,26 @@ def plot_comparison(points, *, ax=None):
     return ax
 
 
+def plot_grid(values, *, title="", ax=None):
+    """A table of shares as shaded cells, their values written in them; darker is higher.
+
+    Args:
+        values: pandas.DataFrame of float in 0..1; the names of its index and columns become the axes' labels.
+        title: str.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.6, 2.6))
+    sns.heatmap(values, annot=True, fmt=".0%", cmap="Blues", vmin=0, vmax=1, linewidths=0.5, cbar=False, ax=ax)
+    _contrast_texts(ax)
+    ax.set_title(title)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
 def plot_reliability(predictions, *, ax=None):
     """Accuracy against confidence; the diagonal is perfect calibration.
 
@@ -397,3 +416,10 @@ def contrast_ratio(first, second):
 
     lighter, darker = sorted([luminance(first), luminance(second)], reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
+
+
+def _contrast_texts(ax):
+    """Writes the numbers in a heat map's cells in black or white, whichever stands out more."""
+    cells = ax.collections[-1].get_facecolors()
+    for text, colour in zip(ax.texts[-len(cells) :], cells, strict=True):
+        text.set_color(max("black", "white", key=partial(contrast_ratio, colour)))

@@ -22,6 +22,8 @@ class Profile:
         unfrozen: int. How many layers, counted from the end, fine-tuning lets move.
         fine_tuning_epochs: int. Passes for the unfrozen layers.
         fine_tuning_rate: float. The rate from which that of the unfrozen layers falls.
+        grid_epochs: int. Passes for each cell of a grid.
+        grid_rates: tuple of float. The learning rates of a grid.
         reason: str. Why this profile was chosen.
     """
 
@@ -37,6 +39,8 @@ class Profile:
     unfrozen: int
     fine_tuning_epochs: int
     fine_tuning_rate: float
+    grid_epochs: int
+    grid_rates: tuple
     reason: str = ""
 
     @property
@@ -58,6 +62,8 @@ FULL = Profile(
     unfrozen=6,
     fine_tuning_epochs=10,
     fine_tuning_rate=1e-4,
+    grid_epochs=8,
+    grid_rates=(1e-4, 1e-3, 1e-2),
 )
 POCKET = Profile(
     name="pocket",
@@ -72,8 +78,18 @@ POCKET = Profile(
     unfrozen=118,  # from block 4 on
     fine_tuning_epochs=30,
     fine_tuning_rate=5e-4,
+    grid_epochs=6,
+    grid_rates=(1e-4, 1e-3, 1e-2),
 )
-SMOKE = replace(POCKET, name="smoke", baseline_epochs=2, head_epochs=2, fine_tuning_epochs=2)
+SMOKE = replace(
+    POCKET,
+    name="smoke",
+    baseline_epochs=2,
+    head_epochs=2,
+    fine_tuning_epochs=2,
+    grid_epochs=1,
+    grid_rates=(1e-3, 1e-2),
+)
 PROFILES = {profile.name: profile for profile in (POCKET, FULL, SMOKE)}
 
 

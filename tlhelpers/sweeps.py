@@ -15,7 +15,7 @@ import time
 
 import joblib
 
-from tlhelpers import devices, experiments, files, manifest, profiles, recipes, settings, studies
+from tlhelpers import devices, experiments, files, manifest, profiles, recipes, records, settings, studies
 
 FEWER_SEEDS = range(3)
 SEEDS = range(manifest.FOLDS)
@@ -62,12 +62,12 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
         cluster: str or None. The address of a Dask scheduler: its workers run the experiments instead.
 
     Returns:
-        list of Path. The records, in the order of `planned`.
+        list of Record, in the order of `planned`.
 
     Raises:
         SweepError: when some experiments fail; the others are run all the same.
     """
-    waiting = [experiment for experiment in planned if not experiment.path(folder).is_file()]
+    waiting = [experiment for experiment in planned if not experiment.is_recorded(folder)]
     cores = devices.available_cores()
     jobs = jobs or cores
     threads = None if cluster or jobs == 1 else max(1, cores // jobs)
@@ -82,7 +82,7 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
             failures += [f"{name}: {error}"] if error else []
     if failures:
         raise SweepError("Every experiment of a sweep ends with a record. Received:\n  " + "\n  ".join(failures))
-    return [experiment.path(folder) for experiment in planned]
+    return [records.load_record(experiment.path(folder)) for experiment in planned]
 
 
 def prepare_images(planned):

@@ -96,15 +96,19 @@ def test_opens_with_aims_and_ends_with_recap_and_exercises(chapter):
     assert places == sorted(places)
 
 
+def environment_of(folder):
+    """What the environment says while the chapters are executed below a folder."""
+    places = {f"TLHELPERS_{name}": str(folder / name.lower()) for name in ("HOME", "RUNS", "MODELS")}
+    return places | {"TLHELPERS_PROFILE": PARAMETERS["PROFILE"]}
+
+
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory):
     """An empty cache and an empty runs folder: all there is are the drawings and the embedded backbone."""
     folder = tmp_path_factory.mktemp("book")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLHELPERS_HOME", str(folder / "home"))
-        patch.setenv("TLHELPERS_RUNS", str(folder / "runs"))
-        patch.setenv("TLHELPERS_MODELS", str(folder / "models"))
-        patch.setenv("TLHELPERS_PROFILE", "smoke")
+        for name, value in environment_of(folder).items():
+            patch.setenv(name, value)
         patch.setattr(build, "BUILD_FOLDER", folder / "_build")
         patch.setattr(build, "STAGING_FOLDER", folder / "_build" / "source")
         patch.setattr(build, "OUTPUT_FOLDER", folder)
@@ -187,7 +191,10 @@ def test_nbval_finds_the_expected_outputs_again(surroundings):
         nbformat.write(notebook, folder / Path(chapter).name)
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", build.KERNEL]
     options = ["-p", "no:cacheprovider", "-q", "--rootdir", str(folder), "-c", os.devnull, str(folder)]
-    finished = subprocess.run([*command, *options], check=False, capture_output=True, text=True, cwd=folder)
+    environment = os.environ | environment_of(surroundings)  # the fixtures of a single test have set others
+    finished = subprocess.run(
+        [*command, *options], check=False, capture_output=True, text=True, cwd=folder, env=environment
+    )
     assert finished.returncode == 0, finished.stdout[-5000:]
 
 

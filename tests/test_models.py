@@ -173,7 +173,7 @@ def test_the_backbone_is_keras_own_network_behind_a_rescaling(backbone):
     images = draw_images(4, seed=3)
     own = keras.applications.MobileNetV2((SIDE, SIDE, 3), alpha=0.35, include_top=False, weights=None)
     own.set_weights(backbone.get_weights())
-    # Step by step: the last bits of the rescaled images, which differ by processor, grow on their way through the layers.
+    # Step by step: the last bits of the rescaled images differ by processor, and grow on their way through the layers.
     rescaled = run(backbone.get_layer("rescaling"), images)
     preprocessed = keras.applications.mobilenet_v2.preprocess_input(images.copy())
     np.testing.assert_allclose(rescaled, preprocessed, rtol=1e-6, atol=1e-6)

@@ -104,7 +104,7 @@ def plan(monkeypatch, tmp_path):
 
 def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, mirror):
     build.build_book(profile="full", protocol="published", seed=2)
-    assert [name[:2] for name, _ in plan.executed] == ["01", "02", "03", "04", "05", "06", "07"]
+    assert [name[:2] for name, _ in plan.executed] == ["01", "02", "03", "04", "05", "06", "07", "08", "a1"]
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {
         (("PROFILE", "full"), ("PROTOCOL", "published"), ("SEED", 2))
     }
@@ -117,7 +117,7 @@ def test_book_of_drawings_needs_the_embedded_weights_and_no_archive(plan, monkey
     build.build_book(profile=profile)
     assert (plan.drawn, plan.weights) == (["flowers"], ["mobilenetv2_035.weights.h5"])
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {profile}
-    assert (len(plan.executed), plan.sites) == (7, 1)
+    assert (len(plan.executed), plan.sites) == (9, 1)
 
 
 @pytest.mark.parametrize("profile", ["full", "auto"])

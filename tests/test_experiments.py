@@ -1,6 +1,7 @@
 """Experiments: one trained network from its question to a record that can be checked."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlhelpers import drawings, experiments, manifest, recipes, records, settings, studies
+from tlhelpers import drawings, experiments, fitting, manifest, recipes, records, settings, studies
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
 
@@ -66,11 +67,26 @@ def test_an_unknown_part_is_an_error():
         table_of(evaluated_on="train")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained and recorded experiment: itself, and the folder of its records and models."""
+    folder = tmp_path_factory.mktemp("experiments")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLHELPERS_HOME", str(folder / "home"))
+        patch.setenv("TLHELPERS_MODELS", str(folder / "models"))
+        patch.setattr(drawings, "FILES_PER_CLASS", 30)
+        done = experiment("full")
+        experiments.run_experiment(done, folder / "records")
+    return done, folder
+
+
 @pytest.fixture
-def finished(tmp_path):
-    """A trained and recorded experiment."""
-    done = experiment("full")
-    return done, experiments.run_experiment(done, tmp_path / "records")
+def finished(trained, tmp_path, monkeypatch):
+    """A finished experiment and its record, which the test may change."""
+    done, folder = trained
+    shutil.copytree(folder / "records", tmp_path / "records")
+    monkeypatch.setenv("TLHELPERS_MODELS", str(folder / "models"))
+    return done, done.path(tmp_path / "records")
 
 
 def test_a_record_says_what_was_asked_and_what_it_took(finished):
@@ -89,7 +105,7 @@ def test_a_record_says_what_was_asked_and_what_it_took(finished):
 def test_a_finished_experiment_is_left_as_it_is(finished, monkeypatch):
     done, path = finished
     before = path.read_bytes()
-    monkeypatch.setattr(recipes, "follow", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(fitting, "fit_recipe", lambda *_, **__: pytest.fail("trained again"))
     assert experiments.run_experiment(done, path.parents[3]) == path
     assert path.read_bytes() == before
 
@@ -123,7 +139,7 @@ def test_the_saved_model_gives_the_recorded_predictions_in_a_new_process(finishe
     record = records.load_record(path)
     paths = manifest.rows_of(table_of(), "test")["path"]
     (tmp_path / "paths").write_text("\n".join(paths))
-    model = settings.models_folder("smoke") / f"{done.name}.keras"
+    model = settings.models_folder(done.profile) / f"{done.name}.keras"
     command = [sys.executable, "-c", STANDALONE, str(model), str(tmp_path / "paths"), str(tmp_path / "prob.npy")]
     subprocess.run(command, check=True, capture_output=True)
     y_prob = np.load(tmp_path / "prob.npy")

@@ -62,10 +62,12 @@ def test_profile_sets_images_backbone_and_weights(name, drawn, image_size, backb
     assert (profile.backbone, profile.weights) == (backbone, weights)
 
 
-def test_smoke_trains_as_pocket_does_for_two_epochs():
+def test_smoke_trains_as_pocket_does_but_shorter():
     assert (SMOKE.baseline_epochs, SMOKE.head_epochs, SMOKE.fine_tuning_epochs) == (2, 2, 2)
     assert min(POCKET.baseline_epochs, POCKET.head_epochs, POCKET.fine_tuning_epochs) > 2
-    given = {"name", "baseline_epochs", "head_epochs", "fine_tuning_epochs"}
+    assert SMOKE.grid_epochs < POCKET.grid_epochs
+    assert set(SMOKE.grid_rates) < set(POCKET.grid_rates)
+    given = {"name", "baseline_epochs", "head_epochs", "fine_tuning_epochs", "grid_epochs", "grid_rates"}
     rest = [name for name in vars(POCKET) if name not in given]
     assert [getattr(SMOKE, name) for name in rest] == [getattr(POCKET, name) for name in rest]
 

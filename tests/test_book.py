@@ -14,6 +14,7 @@ import yaml
 
 from tlhelpers import build, profiles, records, settings
 
+pytestmark = pytest.mark.timeout(2400)  # the first slow test executes every chapter
 CHAPTERS = build.list_chapters()
 LONGEST_CELL = 15
 CHECKED = "nbval-check-output"

@@ -88,7 +88,7 @@ SMOKE = replace(
     head_epochs=2,
     fine_tuning_epochs=2,
     grid_epochs=1,
-    grid_rates=(1e-3, 1e-2),
+    grid_rates=(1e-3,),
 )
 PROFILES = {profile.name: profile for profile in (POCKET, FULL, SMOKE)}
 

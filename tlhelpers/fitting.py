@@ -79,9 +79,9 @@ def predict(recipe, model, table):
     Returns:
         float32 array `(len(table), classes)`; rows sum to one.
     """
-    looks = (False, True) if recipe.flips else (False,)
     logits = [
-        training.extract_features(model, table, recipe.test_size, flipped=flipped, cache=False)[0] for flipped in looks
+        training.extract_features(model, table, recipe.test_size, flipped=flipped, cache=False)[0]
+        for flipped in recipe.looks
     ]
     return np.mean([keras.ops.convert_to_numpy(keras.ops.softmax(one)) for one in logits], axis=0)
 
@@ -150,10 +150,9 @@ class _Data:
 
 def _fit_head(recipe, classifier, data):
     """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
-    looks = (False, True) if recipe.flips else (False,)
     extractor, head = classifier.extractor, classifier.head
     extracted = [
-        training.extract_features(extractor, data.table, recipe.train_size, flipped=flipped) for flipped in looks
+        training.extract_features(extractor, data.table, recipe.train_size, flipped=flipped) for flipped in recipe.looks
     ]
     rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
     inputs = np.concatenate([features[rows["train"]] for features, _ in extracted])
@@ -164,7 +163,7 @@ def _fit_head(recipe, classifier, data):
     started = time.perf_counter()
     history = head.fit(
         inputs,
-        np.tile(data.one_hot("train"), (len(looks), 1)),
+        np.tile(data.one_hot("train"), (len(recipe.looks), 1)),
         validation_data=(extracted[0][0][rows["validation"]], data.one_hot("validation")),
         batch_size=data.batch_size,
         epochs=recipe.head_epochs,

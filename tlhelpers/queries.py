@@ -12,6 +12,7 @@ import numpy as np
 
 from tlhelpers import metrics, studies
 
+ACCURACY = metrics.PAIRED_METRICS["accuracy"]
 BOOTSTRAP_SAMPLES = 1000  # the ends of an interval settle to about a fiftieth of its width
 FEWEST_SEEDS = 3  # from two seeds a Student interval is twelve standard errors wide and contains anything
 FEWEST_EPOCHS = 4  # two in each half of a curve
@@ -156,7 +157,7 @@ def falls(study, before, after, *, name, statistic):
 
 def is_more_accurate(study, before, after):
     """The second model is more accurate."""
-    return rises(study, before, after, name="accuracy", statistic=_accuracy)
+    return rises(study, before, after, name="accuracy", statistic=ACCURACY)
 
 
 def is_better_calibrated(study, before, after):
@@ -177,14 +178,14 @@ def is_less_sure_when_wrong(study, before, after):
 def needs_fewer_parameters(study, before, after):
     """The second model trains fewer parameters and is more accurate."""
     sizes = [{run.parameters["trainable"] for run in runs} for runs in (before, after)]
-    change = _compare(_accuracy, before, after)
+    change = _compare(ACCURACY, before, after)
     numbers = f"{_span(sizes[0])} to {_span(sizes[1])} trainable parameters, accuracy {change}"
     return max(sizes[1]) < min(sizes[0]) and change.low > 0, numbers
 
 
 def is_best_value(study, less, middle, more):
     """The second model is more accurate than the first, hardly less so than the third, and takes less time than it."""
-    gain, rest = _compare(_accuracy, less, middle), _compare(_accuracy, middle, more)
+    gain, rest = _compare(ACCURACY, less, middle), _compare(ACCURACY, middle, more)
     cheap, dear = _mean_seconds(middle, more)
     numbers = f"accuracy {gain}; then {rest}, {cheap:.0f} against {dear:.0f} seconds"
     return gain.low > 0 and rest.high <= NEGLIGIBLE and cheap < dear, numbers
@@ -244,10 +245,6 @@ def _accuracy_interval(runs):
         low, high = metrics.bootstrap_interval(*_pool(runs))
         half_width = (high - low) / 2
     return mean, half_width
-
-
-def _accuracy(y_true, y_prob):
-    return np.mean(y_prob.argmax(axis=1) == y_true)
 
 
 def _confidence_right(y_true, y_prob):

@@ -71,6 +71,11 @@ class Recipe:
     patience: int | None = None
     flips: bool = True
 
+    @property
+    def looks(self):
+        """Whether each look at an image is at its mirror image: one look, or two."""
+        return (False, True) if self.flips else (False,)
+
 
 RECIPES = {
     recipe.strategy: recipe

@@ -365,3 +365,18 @@ def test_an_unknown_metric_names_the_known_ones(compare):
 def test_models_on_different_images_cannot_be_compared(compare, images, first, second):
     with pytest.raises(ValueError, match=f"same images, at least one. Received: {images} images"):
         compare(np.zeros(images, int), np.ones((first, 2)), np.ones((second, 2)))
+
+
+@pytest.mark.parametrize(
+    ("cost", "accuracy", "front"),
+    [
+        ([1, 2, 3], [0.7, 0.8, 0.9], [True, True, True]),
+        ([1, 2, 3], [0.9, 0.8, 0.7], [True, False, False]),
+        ([2, 1, 3], [0.8, 0.7, 0.75], [True, True, False]),
+        ([1, 1], [0.7, 0.8], [False, True]),
+        ([1, 2], [0.7, 0.7], [True, False]),
+        ([1, 1], [0.7, 0.7], [True, True]),
+    ],
+)
+def test_on_the_front_is_what_nothing_beats_in_cost_and_accuracy(cost, accuracy, front):
+    assert metrics.pareto_front(cost, accuracy).tolist() == front

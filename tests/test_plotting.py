@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from tlhelpers import metrics, plotting
+from tlhelpers import galleries, metrics, plotting
 
 NAMES = ("daisy", "rose", "tulip")
 HISTORY = {
@@ -43,6 +43,19 @@ POINTS = pd.DataFrame(
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
 READABLE = 4.5
+GROWTH = pd.DataFrame(
+    {
+        "way": ["scratch", "scratch", "frozen", "frozen"],
+        "size": [50, 5, 5, 50],
+        "mean": [0.5, 0.3, 0.7, 0.8],
+        "low": [0.4, 0.2, np.nan, np.nan],
+        "high": [0.6, 0.4, np.nan, np.nan],
+    }
+)
+COSTS = pd.DataFrame(
+    {"seconds": [10, 100, 200], "accuracy": [0.8, 0.9, 0.85], "low": [0.78, 0.88, 0.8], "high": [0.82, 0.92, 0.9]},
+    index=["small", "large", "slow"],
+)
 POSITIONS = np.random.default_rng(1).normal(size=(8, 2))
 # No heat map, a warm corner, nothing warm.
 HEAT = [None, np.outer(np.linspace(0, 1, 6), np.linspace(0, 1, 6)), np.zeros((6, 6))]
@@ -63,13 +76,15 @@ ON_ONE_AXES = {
     "bars": lambda **options: plotting.plot_bars({"shallow": 0.4, "deep": 0.9}, label="accuracy", **options),
     "comparison": lambda **options: plotting.plot_comparison(POINTS, **options),
     "reliability": lambda **options: plotting.plot_reliability({"frozen": (Y_TRUE, Y_PROB)}, **options),
+    "growth": lambda **options: plotting.plot_growth(GROWTH, label="pictures", **options),
+    "front": lambda **options: plotting.plot_pareto(COSTS, cost="seconds", label="seconds", **options),
     "embedding": lambda **options: plotting.plot_embedding(POSITIONS, Y_TRUE, NAMES, **options),
 }
 ON_SEVERAL_AXES = {
     "curves": lambda: plotting.plot_learning_curves(HISTORY),
-    "images": lambda: plotting.plot_image_grid(IMAGES, list("abcdefgh")),
-    "predictions": lambda: plotting.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES),
-    "heat maps": lambda: plotting.plot_heat_maps(IMAGES[:3], HEAT, list("abc")),
+    "images": lambda: galleries.plot_image_grid(IMAGES, list("abcdefgh")),
+    "predictions": lambda: galleries.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES),
+    "heat maps": lambda: galleries.plot_heat_maps(IMAGES[:3], HEAT, list("abc")),
     "calibration": lambda: plotting.plot_calibration({"frozen": (Y_TRUE, Y_PROB)}, {"frozen": (Y_TRUE, Y_PROB)}),
 }
 one_axes = pytest.mark.parametrize("draw", ON_ONE_AXES.values(), ids=ON_ONE_AXES.keys())
@@ -133,11 +148,6 @@ def test_text_on_white_has_enough_contrast(draw):
     assert texts
     for text in texts:
         assert plotting.contrast_ratio(text.get_color(), "white") >= READABLE, text
-
-
-@pytest.mark.parametrize("colour", [plotting.RIGHT_COLOUR, plotting.WRONG_COLOUR])
-def test_colours_of_titles_are_readable_on_white(colour):
-    assert plotting.contrast_ratio(colour, "white") >= READABLE
 
 
 @pytest.mark.parametrize(
@@ -245,46 +255,6 @@ def test_counts_are_readable_on_every_shade(hits):
         assert plotting.contrast_ratio(text.get_color(), colour) >= READABLE
 
 
-@pytest.mark.parametrize(("count", "columns", "rows"), [(8, 6, 2), (6, 6, 1), (3, 6, 1), (8, 3, 3)])
-def test_a_grid_has_a_title_over_each_image_and_empty_places_blank(count, columns, rows):
-    titles = [f"image {index}" for index in range(count)]
-    axes = plotting.plot_image_grid(IMAGES[:count], titles, columns=columns)
-    assert [ax.get_title() for ax in axes] == titles
-    for ax, image in zip(axes, IMAGES, strict=False):
-        np.testing.assert_array_equal(ax.images[0].get_array(), image)
-    every_place = axes[0].figure.axes
-    assert len(every_place) == rows * columns
-    assert not any(ax.axison for ax in every_place)
-    assert not any(ax.images for ax in every_place[count:])
-
-
-def test_titles_of_a_grid_take_the_given_colours():
-    axes = plotting.plot_image_grid(IMAGES[:2], ["a", "b"], colours=["#112233", "#445566"])
-    assert [ax.title.get_color() for ax in axes] == ["#112233", "#445566"]
-
-
-def test_predictions_are_ticked_or_crossed_in_words_and_colour():
-    axes = plotting.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES)
-    assert axes[0].get_title() == "✓ daisy 90%\n"
-    assert axes[2].get_title() == "✗ rose 50%\ntrue: daisy"
-    assert axes[6].get_title() == "✗ daisy 60%\ntrue: tulip"
-    right = [ax.get_title().startswith("✓") for ax in axes]
-    assert right == [True, True, False, False, True, True, False, True]
-    colours = {True: plotting.RIGHT_COLOUR, False: plotting.WRONG_COLOUR}
-    assert [ax.title.get_color() for ax in axes] == [colours[value] for value in right]
-    assert plotting.RIGHT_COLOUR != plotting.WRONG_COLOUR
-
-
-@pytest.mark.filterwarnings("error:Glyph")
-def test_the_font_has_a_tick_and_a_cross():
-    plotting.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES)[0].figure.canvas.draw()
-
-
-def test_every_prediction_needs_its_target():
-    with pytest.raises(ValueError, match="zip"):
-        plotting.plot_prediction_grid(IMAGES, Y_TRUE[:-1], Y_PROB, NAMES)
-
-
 @pytest.mark.parametrize(
     ("metric", "heights"), [("recall", [0.5, 1, 0.5]), ("precision", [2 / 3, 2 / 3, 0.5]), ("f1", [4 / 7, 0.8, 0.5])]
 )
@@ -381,24 +351,6 @@ def test_calibration_without_a_state_after_scaling_has_one_panel(after):
     assert len(axes[0].figure.axes) == 1
 
 
-def test_heat_maps_darken_what_is_cold_and_draw_a_line_around_what_is_hot():
-    bare, warm, cold = plotting.plot_heat_maps(IMAGES[:3], HEAT, list("abc"), columns=3)
-    assert [ax.get_title() for ax in (bare, warm, cold)] == ["a", "b", "c"]
-    for ax, image in zip((bare, warm, cold), IMAGES, strict=False):
-        np.testing.assert_array_equal(ax.images[0].get_array(), image)
-    assert [len(ax.images) for ax in (bare, warm, cold)] == [1, 2, 2]
-    np.testing.assert_allclose(warm.images[1].get_alpha(), plotting.SHADE * (1 - HEAT[1]))
-    np.testing.assert_allclose(cold.images[1].get_alpha(), plotting.SHADE)
-    assert not warm.images[1].get_array().any()
-    assert [len(ax.collections) for ax in (bare, warm, cold)] == [0, 1, 0]
-    assert warm.collections[0].levels.tolist() == [plotting.HALF_HEAT]
-
-
-def test_every_heat_map_needs_its_image():
-    with pytest.raises(ValueError, match="zip"):
-        plotting.plot_heat_maps(IMAGES[:3], HEAT[:2], list("abc"))
-
-
 def test_an_embedding_has_a_colour_and_a_marker_per_class_and_rings_the_errors():
     wrong = Y_PROB.argmax(axis=1) != Y_TRUE
     ax = plotting.plot_embedding(POSITIONS, Y_TRUE, NAMES, highlight=wrong)
@@ -434,3 +386,32 @@ def test_a_grid_writes_every_share_into_its_cell_and_names_its_axes():
     assert [text.get_color() for text in axis.texts] == ["black", "black", "white", "white"]
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("rate", "unfrozen", "accuracy")
     assert [label.get_text() for label in axis.get_yticklabels()] == ["six layers", "all"]
+
+
+def test_growth_is_a_line_per_way_in_the_order_of_the_sizes_with_a_band_where_there_is_an_interval():
+    axis = plotting.plot_growth(GROWTH, label="pictures per class")
+    scratch, frozen = axis.lines
+    np.testing.assert_allclose(scratch.get_xydata(), [[5, 0.3], [50, 0.5]])
+    np.testing.assert_allclose(frozen.get_xydata(), [[5, 0.7], [50, 0.8]])
+    band, none = (bands.get_paths() for bands in axis.collections)
+    assert (band[0].vertices[:, 1].min(), band[0].vertices[:, 1].max()) == pytest.approx((0.2, 0.6))
+    assert not none
+    assert legend_labels(axis) == ["scratch", "frozen"]
+    assert axis.get_xscale() == "log"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["5", "50"]
+
+
+def test_growth_may_start_at_zero_on_an_even_axis():
+    axis = plotting.plot_growth(GROWTH.assign(size=[0.4, 0, 0, 0.4]), label="flipped", log=False)
+    assert axis.get_xscale() == "linear"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "0.4"]
+
+
+def test_the_front_joins_the_models_that_no_other_beats():
+    axis = plotting.plot_pareto(COSTS, cost="seconds", label="seconds of one core")
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), [[10, 0.8], [100, 0.9]])
+    assert [text.get_text() for text in axis.texts] == ["small", "large", "slow"]
+    places = [container.lines[0].get_xydata()[0].tolist() for container in axis.containers]
+    assert places == [[10, 0.8], [100, 0.9], [200, 0.85]]
+    assert {to_hex(container.lines[0].get_color()) for container in axis.containers[:2]} == {plotting.PALETTE[0]}
+    assert to_hex(axis.containers[2].lines[0].get_color()) != plotting.PALETTE[0]

@@ -7,14 +7,14 @@ import builders
 import numpy as np
 import pytest
 
-from tlhelpers import experiments, manifest, recipes, records, sweeps
+from tlhelpers import experiments, recipes, records, sweeps
 
 TINY = {"train_size": 32, "test_size": 32, "head_epochs": 1, "epochs": 1}
 
 
 def plan(seeds=(0, 1), strategy="frozen_linear"):
     recipe = replace(recipes.get_recipe(strategy), **TINY)
-    return [experiments.Experiment("mobilenetv2_035", recipe, seed, profile="smoke") for seed in seeds]
+    return {(seed,): experiments.Experiment("mobilenetv2_035", recipe, seed, profile="smoke") for seed in seeds}
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def trained(monkeypatch):
 
 def test_a_sweep_returns_the_records_in_the_order_of_its_plan(trained, tmp_path):
     found = sweeps.run_sweep(plan((2, 0, 1)), tmp_path, jobs=1)
-    assert [record.seed for record in found] == [2, 0, 1]
+    assert {cell: record.seed for cell, record in found.items()} == {(2,): 2, (0,): 0, (1,): 1}
+    assert list(found) == [(2,), (0,), (1,)]
     assert trained == [(2, None), (0, None), (1, None)]
 
 
@@ -49,10 +50,10 @@ def test_what_is_recorded_is_skipped(trained, tmp_path, capsys):
 
 def test_what_was_recorded_with_another_recipe_is_run_again(trained, tmp_path):
     sweeps.run_sweep(plan((0,)), tmp_path, jobs=1)
-    [experiment] = plan((0,))
+    experiment = plan((0,))[0,]
     changed = replace(experiment, recipe=replace(experiment.recipe, rate=0.123456789))
-    sweeps.run_sweep([changed], tmp_path, jobs=1)
-    sweeps.run_sweep([changed], tmp_path, jobs=1)
+    sweeps.run_sweep({(0,): changed}, tmp_path, jobs=1)
+    sweeps.run_sweep({(0,): changed}, tmp_path, jobs=1)
     assert [seed for seed, _ in trained] == [0, 0]
 
 
@@ -60,7 +61,7 @@ def test_a_failure_is_named_and_the_others_are_run_all_the_same(trained, tmp_pat
     with pytest.raises(sweeps.SweepError, match=r"seed-3: ValueError: no such fold") as raised:
         sweeps.run_sweep(plan((3, 4)), tmp_path, jobs=1)
     assert "seed-4" not in str(raised.value)
-    assert plan((4,))[0].path(tmp_path).is_file()
+    assert plan((4,))[4,].path(tmp_path).is_file()
 
 
 def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypatch, capsys):
@@ -73,15 +74,19 @@ def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypa
     assert "no such fold" in capsys.readouterr().err
 
 
-def test_the_recorded_models_are_those_of_the_careful_study():
-    planned = sweeps.list_models()
-    assert len({experiment.name for experiment in planned}) == len(planned)
-    folds = {}
-    for experiment in planned:
-        assert (experiment.protocol, experiment.profile, experiment.evaluated_on) == ("careful", "full", "test")
-        folds.setdefault(experiment.network + "-" + experiment.recipe.strategy, []).append(experiment.seed)
-    few = {"efficientnetv2b0-full": [0, 1, 2], "mobilenetv2_100-scratch": [0, 1, 2]}
-    assert folds == {model: list(range(manifest.FOLDS)) for model in folds} | few
+def test_the_committed_records_of_a_sweep_stand_under_their_cells_and_missing_ones_are_left_out(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sweeps.SWEEPS, "depths", (lambda: plan((0, 1)), "sweeps/depths"))
+    monkeypatch.setattr(sweeps.settings, "records_folder", lambda: tmp_path)
+    assert sweeps.load_sweep("depths") == {}
+    sweeps.run_sweep(plan((1,)), tmp_path / "sweeps" / "depths", jobs=1)
+    assert {cell: record.seed for cell, record in sweeps.load_sweep("depths").items()} == {(1,): 1}
+
+
+def test_an_unknown_sweep_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"one of \['ablations', .*'sizes'\]. Received: name='breadths'"):
+        sweeps.load_sweep("breadths")
 
 
 @pytest.mark.slow
@@ -94,6 +99,6 @@ def test_a_cluster_of_two_workers_gives_what_this_machine_gives(tmp_path):
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, local_directory=str(tmp_path)
     ) as cluster:
         there = sweeps.run_sweep(plan(), tmp_path / "there", cluster=cluster.scheduler_address)
-    for one, other in zip(here, there, strict=True):
-        assert one.history == other.history
-        np.testing.assert_array_equal(one.y_prob, other.y_prob)
+    for cell, one in here.items():
+        assert one.history == there[cell].history
+        np.testing.assert_array_equal(one.y_prob, there[cell].y_prob)

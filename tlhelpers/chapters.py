@@ -124,10 +124,10 @@ class Chapter:
 
         Args:
             name: str. What the grid is called.
-            planned: list of Experiment.
+            planned: dict from a cell to its Experiment, as from `plan_depths`.
 
         Returns:
-            list of Record, in the order of `planned`.
+            dict from a cell to its Record, in the order of `planned`.
         """
         folder = settings.runs_folder(self.profile.name) / "sweeps" / f"{name}-{experiments.digest_of_code()}"
         return sweeps.run_sweep(planned, folder)

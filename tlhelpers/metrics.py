@@ -53,6 +53,22 @@ def evaluate(y_true, y_prob, class_names):
     }
 
 
+def pareto_front(cost, accuracy):
+    """Which models no other beats: none is at least as cheap and at least as accurate, and better in one of them.
+
+    Args:
+        cost: float array `(n,)`.
+        accuracy: float array `(n,)`.
+
+    Returns:
+        bool array `(n,)`.
+    """
+    cost, accuracy = np.asarray(cost), np.asarray(accuracy)
+    no_worse = (cost[None] <= cost[:, None]) & (accuracy[None] >= accuracy[:, None])
+    better = (cost[None] < cost[:, None]) | (accuracy[None] > accuracy[:, None])
+    return ~(no_worse & better).any(axis=1)
+
+
 def expected_calibration_error(y_true, y_prob, *, bins=CALIBRATION_BINS):
     """The mean gap between how sure a model is and how often it is right.
 

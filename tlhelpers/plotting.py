@@ -1,6 +1,6 @@
 """The book's figures: one palette, fixed sizes, data first, and the Axes returned.
 
-No function shows or saves anything.
+No function shows or saves anything. Figures made of pictures are in `galleries`.
 """
 
 from functools import partial
@@ -16,11 +16,8 @@ from tlhelpers import metrics
 
 PALETTE = sns.color_palette("colorblind").as_hex()
 TRAIN_COLOUR, VALIDATION_COLOUR = PALETTE[0], PALETTE[1]
-# Colours of text on white; the palette's vermilion is too light for that, so it is darkened.
-RIGHT_COLOUR, WRONG_COLOUR = PALETTE[0], "#b84f00"
 WIDTH = 7.0
 FIGURE_RESOLUTION = 144
-SHADE, HALF_HEAT = 0.65, 0.5
 
 
 def use_book_style():
@@ -143,56 +140,6 @@ def plot_confusion_matrix(y_true, y_prob, class_names, *, ax=None):
     return ax
 
 
-def plot_image_grid(images, titles, *, columns=6, colours=None):
-    """Images in a grid, each under its title.
-
-    Args:
-        images: sequence of uint8 arrays `(height, width, 3)` in 0..255.
-        titles: sequence of str.
-        columns: int.
-        colours: sequence of colours or None. The titles' colours.
-
-    Returns:
-        array of Axes, one per image.
-    """
-    rows = max(1, -(-len(images) // columns))
-    height = WIDTH / columns + (0.35 if any(titles) else 0.05)
-    _, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False)
-    colours = colours or ["0.15"] * len(images)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    if len(images) == 0:
-        axes.flat[0].text(0, 0.5, "nothing to show", transform=axes.flat[0].transAxes)
-    for axis, image, title, colour in zip(axes.flat, images, titles, colours, strict=False):
-        axis.imshow(image)
-        axis.set_title(title, color=colour, fontsize=8, fontweight="normal")
-    return axes.ravel()[: len(images)]
-
-
-def plot_prediction_grid(images, y_true, y_prob, class_names, *, columns=6):
-    """Images with their predicted and true class; wrong ones say so in words and colour.
-
-    Args:
-        images: sequence of uint8 arrays `(height, width, 3)` in 0..255.
-        y_true: int array `(n,)`.
-        y_prob: float array `(n, classes)`.
-        class_names: sequence of str.
-        columns: int.
-
-    Returns:
-        array of Axes, one per image.
-    """
-    y_prob = np.asarray(y_prob)
-    titles, colours = [], []
-    for target, row in zip(y_true, y_prob, strict=True):
-        predicted = row.argmax()
-        right = predicted == target
-        line = f"{class_names[predicted]} {row[predicted]:.0%}"
-        titles.append(f"✓ {line}\n" if right else f"✗ {line}\ntrue: {class_names[target]}")
-        colours.append(RIGHT_COLOUR if right else WRONG_COLOUR)
-    return plot_image_grid(images, titles, columns=columns, colours=colours)
-
-
 def plot_bars(values, *, label, percent=True, ax=None):
     """One horizontal bar per entry, its value written beside it.
 
@@ -299,6 +246,66 @@ def plot_grid(values, *, title="", ax=None):
     return ax
 
 
+def plot_growth(points, *, label, log=True, ax=None):
+    """Accuracy as something grows, one line per way of training, with a band where there is an interval.
+
+    Args:
+        points: pandas.DataFrame with `way` (str), `size` (float, above 0 where `log`), `mean` (0..1), `low` and `high`
+            (0..1, NaN for none).
+        label: str. What grows.
+        log: bool. Whether the sizes stand on a logarithmic axis.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 3.2))
+    for index, (way, rows) in enumerate(points.groupby("way", sort=False)):
+        rows = rows.sort_values("size")
+        style = {"color": PALETTE[index], "marker": "os^D"[index % 4], "markersize": 4}
+        ax.plot(rows["size"], rows["mean"], **style, label=way)
+        ax.fill_between(rows["size"], rows["low"], rows["high"], color=PALETTE[index], alpha=0.2, linewidth=0)
+    if log:
+        ax.set_xscale("log")
+    sizes = sorted(set(points["size"]))
+    ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    ax.minorticks_off()
+    ax.set(xlabel=label, ylabel="accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def plot_pareto(points, *, cost, label, ax=None):
+    """Accuracy against cost, and the front: the models that no other beats in both.
+
+    Args:
+        points: pandas.DataFrame indexed by a model's name, with the column that `cost` names (above 0), `accuracy`
+            (0..1), and `low` and `high`, the ends of its interval.
+        cost: str. A column of `points`.
+        label: str. What the cost is, with its unit.
+        ax: Axes or None. None makes a figure.
+
+    Returns:
+        Axes. The models on the front are joined by a line, cheapest first.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    front = points[metrics.pareto_front(points[cost], points["accuracy"])].sort_values(cost)
+    ax.plot(front[cost], front["accuracy"], color="0.5", drawstyle="steps-post", zorder=1, label="front")
+    for name, row in points.iterrows():
+        colour = PALETTE[0] if name in front.index else PALETTE[7]
+        ends = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
+        ax.errorbar(row[cost], row["accuracy"], yerr=ends, fmt="o", color=colour, capsize=3)
+        ax.annotate(name, (row[cost], row["accuracy"]), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    ax.set_xscale("log")
+    ax.margins(x=0.25)
+    ax.set(xlabel=label, ylabel="accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return ax
+
+
 def plot_reliability(predictions, *, ax=None):
     """Accuracy against confidence; the diagonal is perfect calibration.
 
@@ -344,28 +351,6 @@ def plot_calibration(before, after=None):
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return axes[0]
-
-
-def plot_heat_maps(images, maps, titles, *, columns=6, colours=None):
-    """Images in a grid, darkened where their heat map is cold, with a line around what is at least half as hot.
-
-    Args:
-        images: sequence of uint8 arrays `(height, width, 3)` in 0..255.
-        maps: sequence of float arrays `(height, width)` in 0..1, as from `grad_cam`; None leaves an image bare.
-        titles: sequence of str.
-        columns: int.
-        colours: sequence of colours or None. The titles' colours.
-
-    Returns:
-        array of Axes, one per image.
-    """
-    axes = plot_image_grid(images, titles, columns=columns, colours=colours)
-    for axis, heat in zip(axes, maps, strict=True):
-        if heat is not None:
-            axis.imshow(np.zeros_like(heat), cmap="gray", vmin=0, vmax=1, alpha=SHADE * (1 - heat))
-            if heat.max() > HALF_HEAT > heat.min():
-                axis.contour(heat, levels=[HALF_HEAT], colors=[PALETTE[8]], linewidths=1)
-    return axes
 
 
 def plot_embedding(points, y, class_names, *, highlight=None, ax=None):

@@ -24,6 +24,7 @@ class Profile:
         fine_tuning_rate: float. The rate from which that of the unfrozen layers falls.
         grid_epochs: int. Passes for each cell of a grid.
         grid_rates: tuple of float. The learning rates of a grid.
+        grid_per_class: tuple of int. How many training images of each class, from few to many.
         reason: str. Why this profile was chosen.
     """
 
@@ -41,6 +42,7 @@ class Profile:
     fine_tuning_rate: float
     grid_epochs: int
     grid_rates: tuple
+    grid_per_class: tuple
     reason: str = ""
 
     @property
@@ -64,6 +66,7 @@ FULL = Profile(
     fine_tuning_rate=1e-4,
     grid_epochs=8,
     grid_rates=(1e-4, 1e-3, 1e-2),
+    grid_per_class=(5, 10, 20, 50, 100, 200),
 )
 POCKET = Profile(
     name="pocket",
@@ -80,6 +83,7 @@ POCKET = Profile(
     fine_tuning_rate=5e-4,
     grid_epochs=6,
     grid_rates=(1e-4, 1e-3, 1e-2),
+    grid_per_class=(5, 15, 50),
 )
 SMOKE = replace(
     POCKET,
@@ -89,6 +93,7 @@ SMOKE = replace(
     fine_tuning_epochs=2,
     grid_epochs=1,
     grid_rates=(1e-3,),
+    grid_per_class=(25, 50),
 )
 PROFILES = {profile.name: profile for profile in (POCKET, FULL, SMOKE)}
 

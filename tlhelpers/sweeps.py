@@ -12,39 +12,19 @@ import contextlib
 import os
 import sys
 import time
+from functools import partial
 
 import joblib
 
-from tlhelpers import devices, experiments, files, manifest, profiles, recipes, records, settings, studies
-
-FEWER_SEEDS = range(3)
-SEEDS = range(manifest.FOLDS)
-
-
-def list_models():
-    """The models of the careful study on photographs, the quick ones first, fold by fold."""
-    plan = [
-        ("mobilenetv2_100", "full", SEEDS),
-        ("mobilenetv2_100", "frozen_depths", SEEDS),
-        ("mobilenetv2_100", "frozen_linear", SEEDS),
-        ("mobilenetv2_035", "frozen_linear", SEEDS),
-        ("efficientnetv2b0", "frozen_linear", SEEDS),
-        ("mobilenetv2_100", "partial", SEEDS),
-        ("mobilenetv2_035", "full", SEEDS),
-        ("mobilenetv2_035", "partial", SEEDS),
-        ("efficientnetv2b0", "full", FEWER_SEEDS),
-        ("baseline_cnn", "scratch_augmented", SEEDS),
-        ("mobilenetv2_100", "scratch", FEWER_SEEDS),
-    ]
-    return [
-        experiments.Experiment(network, recipes.get_recipe(strategy), seed)
-        for network, strategy, seeds in plan
-        for seed in seeds
-    ]
-
+from tlhelpers import devices, experiments, files, manifest, plans, profiles, records, settings, studies
 
 # What each sweep runs, and where below the committed records its own stand.
-SWEEPS = {"models": (list_models, ".")}
+SWEEPS = {
+    "models": (plans.plan_models, "."),
+    "depths": (partial(plans.over_folds, plans.plan_depths), "sweeps/depths"),
+    "sizes": (partial(plans.over_folds, plans.plan_sizes), "sweeps/sizes"),
+    "ablations": (plans.plan_ablations, "sweeps/ablations"),
+}
 
 
 class SweepError(RuntimeError):
@@ -55,19 +35,19 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
     """Runs experiments side by side and skips those that have left their record.
 
     Args:
-        planned: list of Experiment.
+        planned: dict from a cell to its Experiment, see `plans`.
         folder: Path. Where the records go.
         jobs: int or None. How many run at once on this machine; None means one per core. With more than one, each
             has its share of the cores.
         cluster: str or None. The address of a Dask scheduler: its workers run the experiments instead.
 
     Returns:
-        list of Record, in the order of `planned`.
+        dict from a cell to its Record, in the order of `planned`.
 
     Raises:
         SweepError: when some experiments fail; the others are run all the same.
     """
-    waiting = [experiment for experiment in planned if not experiment.is_recorded(folder)]
+    waiting = [experiment for experiment in planned.values() if not experiment.is_recorded(folder)]
     cores = devices.available_cores()
     jobs = jobs or cores
     threads = None if cluster or jobs == 1 else max(1, cores // jobs)
@@ -82,13 +62,36 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
             failures += [f"{name}: {error}"] if error else []
     if failures:
         raise SweepError("Every experiment of a sweep ends with a record. Received:\n  " + "\n  ".join(failures))
-    return [records.load_record(experiment.path(folder)) for experiment in planned]
+    return _load(planned, folder)
+
+
+def load_sweep(name):
+    """The committed records of a sweep.
+
+    Args:
+        name: str. A key of `SWEEPS`.
+
+    Returns:
+        dict from a cell to its Record; what has not been recorded is left out.
+
+    Raises:
+        ValueError: when there is no such sweep.
+    """
+    if name not in SWEEPS:
+        raise ValueError(f"A sweep is one of {sorted(SWEEPS)}. Received: name={name!r}")
+    plan, place = SWEEPS[name]
+    folder = settings.records_folder() / place
+    return _load({cell: one for cell, one in plan().items() if one.is_recorded(folder)}, folder)
 
 
 def prepare_images(planned):
     """Finds, or draws, and reads the images of some experiments once, before many processes want them."""
     for study, profile in sorted({(experiment.study, experiment.profile) for experiment in planned}):
         manifest.load_manifest(studies.get_study(study, drawn=profiles.choose_profile(profile).drawn))
+
+
+def _load(planned, folder):
+    return {cell: records.load_record(experiment.path(folder)) for cell, experiment in planned.items()}
 
 
 @contextlib.contextmanager
@@ -123,8 +126,8 @@ def main(arguments=None):
     parser.add_argument("--only", default="", help="a part of the names, such as mobilenetv2_100-full")
     options = parser.parse_args(arguments)
     os.environ["TLHELPERS_QUIET"] = "1"
-    list_experiments, place = SWEEPS[options.sweep]
-    planned = [experiment for experiment in list_experiments() if options.only in experiment.name]
+    plan, place = SWEEPS[options.sweep]
+    planned = {cell: experiment for cell, experiment in plan().items() if options.only in experiment.name}
     try:
         run_sweep(planned, settings.records_folder() / place, jobs=options.jobs, cluster=options.cluster)
     except SweepError as error:

@@ -1,0 +1,65 @@
+"""Plans: every cell its own record, choices on validation, and small sets shown more often."""
+
+import pytest
+
+from tlhelpers import manifest, plans, profiles, recipes, sweeps
+
+PLANS = {name: plan for name, (plan, _) in sweeps.SWEEPS.items()}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+def test_no_two_cells_share_a_record(plan):
+    names = [experiment.name for experiment in plan().values()]
+    assert len(set(names)) == len(names) > 0
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+def test_every_cell_ends_with_the_seed_of_its_experiment(plan):
+    assert all(cell[-1] == experiment.seed for cell, experiment in plan().items())
+
+
+@pytest.mark.parametrize("name", set(PLANS) - {"models"})
+def test_grids_never_look_at_a_test_image(name):
+    assert {experiment.evaluated_on for experiment in PLANS[name]().values()} == {"validation"}
+
+
+def test_the_recorded_models_are_those_of_the_careful_study():
+    folds = {}
+    for (network, strategy, seed), experiment in plans.plan_models().items():
+        assert (experiment.protocol, experiment.profile, experiment.evaluated_on) == ("careful", "full", "test")
+        assert (experiment.network, experiment.recipe) == (network, recipes.get_recipe(strategy))
+        folds.setdefault(f"{network}-{strategy}", []).append(seed)
+    few = {"efficientnetv2b0-full": [0, 1, 2], "mobilenetv2_100-scratch": [0, 1, 2]}
+    assert folds == {model: list(range(manifest.FOLDS)) for model in folds} | few
+
+
+def test_the_grid_of_depths_pairs_every_depth_with_every_rate():
+    cells = plans.plan_depths(profiles.POCKET, "mobilenetv2_035", protocol="published", seed=2)
+    assert list(cells) == [(depth, rate) for depth in plans.DEPTHS for rate in profiles.POCKET.grid_rates]
+    for (depth, rate), experiment in cells.items():
+        assert (experiment.recipe.unfrozen, experiment.recipe.rate) == (plans.DEPTHS[depth], rate)
+        assert experiment.recipe.epochs == profiles.POCKET.grid_epochs
+        assert (experiment.protocol, experiment.seed, experiment.profile) == ("published", 2, "pocket")
+
+
+def test_the_grid_of_sizes_shows_a_small_set_more_often():
+    cells = plans.plan_sizes(profiles.FULL, "mobilenetv2_100")
+    assert {experiment.network for (way, _), experiment in cells.items() if way == "from scratch"} == {"baseline_cnn"}
+    few, half, many = (cells["frozen", size].recipe.head_epochs for size in (5, 50, 200))
+    assert few * 5 == half * 50
+    assert many == half
+    assert all(experiment.per_class == size for (_, size), experiment in cells.items())
+
+
+def test_an_ablation_changes_what_its_name_says_and_nothing_else():
+    cells = plans.plan_ablations(seeds=[0])
+    base = vars(cells["the recipe", 0].recipe)
+    for (words, _), experiment in cells.items():
+        changed = {name: value for name, value in vars(experiment.recipe).items() if value != base[name]}
+        assert changed.keys() - {"strategy"} == plans.ABLATIONS[words].keys()
+
+
+def test_a_plan_over_folds_adds_the_seed_to_each_cell():
+    cells = plans.over_folds(plans.plan_depths)
+    one = plans.plan_depths(profiles.FULL, plans.RECORDED_BACKBONE, seed=1)
+    assert {cell[:-1]: experiment for cell, experiment in cells.items() if cell[-1] == 1} == one

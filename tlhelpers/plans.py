@@ -1,0 +1,169 @@
+"""Plans: which experiments the book runs, for its records and for the grids of its chapters.
+
+A plan is a dict from a cell, a tuple that names it in words and numbers, to its Experiment.
+"""
+
+from dataclasses import replace
+
+from tlhelpers import manifest, profiles, recipes
+from tlhelpers.experiments import Experiment
+
+FEWER_SEEDS = range(3)
+SEEDS = range(manifest.FOLDS)
+ABLATION_SEEDS = range(2)
+
+# Grids train on smaller images than the recorded models, so that there is time for many runs.
+GRID_TRAIN_SIZE, GRID_TEST_SIZE = 96, 128
+GRID_PER_CLASS = 50
+RECORDED_BACKBONE = "mobilenetv2_100"
+DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
+
+# What each variant of the recipe `full` has instead. The first is the recipe itself.
+ABLATIONS = {
+    "the recipe": {},
+    "gentle augmentation": {"augment": "light"},
+    "no augmentation": {"augment": None},
+    "no label smoothing": {"label_smoothing": 0.0},
+    "no warm-up": {"warm_up": 0.0},
+    "one look": {"flips": False},
+    "tested at the training size": {"test_size": GRID_TRAIN_SIZE},
+    "smaller steps near the picture": {"input_rate_share": 0.1},
+    "weight decay": {"weight_decay": 0.05},
+    "averaged weights": {"ema": 0.99},
+    "a third of the rate": {"rate": 1e-4},
+    "three times the rate": {"rate": 1e-3},
+    "twice the epochs": {"epochs": 2 * recipes.RECIPES["full"].epochs},
+    "larger images": {"train_size": 128, "test_size": 176},
+}
+
+
+def plan_models():
+    """The models of the careful study on photographs, fold by fold.
+
+    Returns:
+        dict from network, strategy and seed to an Experiment.
+    """
+    plan = [
+        ("mobilenetv2_100", "full", SEEDS),
+        ("mobilenetv2_100", "frozen_depths", SEEDS),
+        ("mobilenetv2_100", "frozen_linear", SEEDS),
+        ("mobilenetv2_035", "frozen_linear", SEEDS),
+        ("efficientnetv2b0", "frozen_linear", SEEDS),
+        ("mobilenetv2_100", "partial", SEEDS),
+        ("mobilenetv2_035", "full", SEEDS),
+        ("mobilenetv2_035", "partial", SEEDS),
+        ("efficientnetv2b0", "full", FEWER_SEEDS),
+        ("baseline_cnn", "scratch_augmented", SEEDS),
+        ("mobilenetv2_100", "scratch", FEWER_SEEDS),
+    ]
+    cells = [(network, strategy, seed) for network, strategy, seeds in plan for seed in seeds]
+    return {cell: Experiment(cell[0], recipes.get_recipe(cell[1]), cell[2]) for cell in cells}
+
+
+def plan_depths(profile, network, *, protocol="careful", seed=0):
+    """The grid of how much of a backbone moves, and at what rate: few images, evaluated on validation.
+
+    Args:
+        profile: Profile. Its `grid_rates` and `grid_epochs` are the grid's.
+        network: str. A key of `models.BACKBONES`.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int.
+
+    Returns:
+        dict from a depth in words and a rate to an Experiment.
+    """
+    recipe = _small("full", epochs=profile.grid_epochs)
+    cells = {(words, rate): (part, rate) for words, part in DEPTHS.items() for rate in profile.grid_rates}
+    return {
+        cell: Experiment(
+            network,
+            replace(recipe, strategy=f"depth-{part}-rate-{rate:g}", unfrozen=part, rate=rate),
+            seed,
+            protocol=protocol,
+            profile=profile.name,
+            per_class=GRID_PER_CLASS,
+            evaluated_on="validation",
+        )
+        for cell, (part, rate) in cells.items()
+    }
+
+
+def plan_sizes(profile, network, *, protocol="careful", seed=0):
+    """The grid of how many training images a class has, for three ways to train, evaluated on validation.
+
+    Args:
+        profile: Profile. Its `grid_per_class` and `grid_epochs` are the grid's.
+        network: str. The pretrained backbone, a key of `models.BACKBONES`.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int.
+
+    Returns:
+        dict from a way of training in words and the training images per class to an Experiment.
+    """
+    ways = {
+        "from scratch": ("baseline_cnn", _small("scratch_augmented", augment=None, train_size=GRID_TEST_SIZE)),
+        "frozen": (network, _small("frozen_linear", train_size=GRID_TEST_SIZE)),
+        "everything moves": (network, _small("full", epochs=profile.grid_epochs)),
+    }
+    return {
+        (words, per_class): Experiment(
+            way,
+            replace(
+                recipe,
+                strategy=f"{recipe.strategy}-{per_class}-per-class",
+                epochs=recipe.epochs * _passes(per_class),
+                head_epochs=recipe.head_epochs * _passes(per_class),
+            ),
+            seed,
+            protocol=protocol,
+            profile=profile.name,
+            per_class=per_class,
+            evaluated_on="validation",
+        )
+        for words, (way, recipe) in ways.items()
+        for per_class in profile.grid_per_class
+    }
+
+
+def plan_ablations(seeds=ABLATION_SEEDS):
+    """The recipe `full` with one ingredient changed at a time, at width 0.35, on all training photographs.
+
+    Args:
+        seeds: sequence of int.
+
+    Returns:
+        dict from a variant in words and a seed to an Experiment; fold by fold.
+    """
+    return {
+        (words, seed): Experiment(
+            "mobilenetv2_035",
+            replace(_small("full", **changes), strategy=f"full-{words.replace(' ', '-')}"),
+            seed,
+            evaluated_on="validation",
+        )
+        for seed in seeds
+        for words, changes in ABLATIONS.items()
+    }
+
+
+def over_folds(plan):
+    """A plan for photographs, once for each of several folds.
+
+    Args:
+        plan: Callable. `plan_depths` or `plan_sizes`.
+
+    Returns:
+        dict from the plan's cells, each with a seed at its end, to an Experiment.
+    """
+    plans = {seed: plan(profiles.FULL, RECORDED_BACKBONE, seed=seed) for seed in FEWER_SEEDS}
+    return {(*cell, seed): experiment for seed, cells in plans.items() for cell, experiment in cells.items()}
+
+
+def _passes(per_class):
+    """How often a set is shown for each pass of `GRID_PER_CLASS` images a class: few images make few steps."""
+    return max(1, round(GRID_PER_CLASS / per_class))
+
+
+def _small(strategy, **changes):
+    sizes = {"train_size": GRID_TRAIN_SIZE, "test_size": GRID_TEST_SIZE}
+    return replace(recipes.get_recipe(strategy), **sizes | changes)

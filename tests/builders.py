@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tlhelpers import records, studies
-from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL, UNTRAINED
+from tlhelpers.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED
 
 STUDY = studies.get_study("flowers")
 HARDWARE = {"kind": "CPU", "name": "a processor", "count": 2, "memory_gib": 16.0, "precision": "float32"}
@@ -45,6 +45,8 @@ WORLD = {
     UNTRAINED: {"errors": UNTRAINED_ERRORS},
     PARTIAL: {"errors": PARTIAL_ERRORS, "seconds": 100},
     FULL: {"errors": PARTIAL_ERRORS, "seconds": 200},
+    SLOW: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.88, "recipe": {"rate": 1e-4}}},
+    FAST: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.4, "recipe": {"rate": 1e-2}}},
 }
 
 
@@ -133,8 +135,9 @@ def make_run(
     pictures="",
     hardware=GPU,
     protocol="careful",
+    details=None,
 ):
-    network, strategy = model.split("-")
+    network, strategy = model.split("-", 1)
     return records.make_record(
         study=STUDY,
         table=make_test_table(pictures),
@@ -149,6 +152,7 @@ def make_run(
         history=history,
         seconds={"features": 1, "training": seconds},
         hardware=hardware,
+        details=details or {},
     )
 
 

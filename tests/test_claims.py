@@ -18,12 +18,14 @@ from builders import (
 from tlhelpers import claims, records
 from tlhelpers.claims import (
     BASELINE,
+    FAST,
     FROZEN,
     FULL,
     LAST6,
     NOT_SUPPORTED,
     NOT_TESTABLE,
     PARTIAL,
+    SLOW,
     SUPPORTED,
     UNTRAINED,
 )
@@ -31,7 +33,7 @@ from tlhelpers.claims import (
 pytestmark = pytest.mark.usefixtures("quick_queries")
 
 BY_NAME = {claim.name: claim for claim in claims.CLAIMS["flowers"]}
-NEEDING_MORE = ("small-rate", "residual-errors")
+NEEDING_MORE = ("residual-errors",)
 # Worse than frozen in every class, least so in rose and tulip.
 LOSING_ERRORS = {
     "daisy": {"dandelion": 20},
@@ -102,6 +104,7 @@ REFUTATIONS = [
     ("tuned-sure-when-right", {LAST6: {"right": 0.5}}),
     ("tuned-unsure-when-wrong", {LAST6: {"wrong": 0.8}}),
     ("tuned-unsure-when-wrong", {LAST6: {"wrong": 0.9}}),
+    ("small-rate", {FAST: {"details": {"old_head_accuracy": 0.88, "recipe": {"rate": 1e-2}}}}),
     ("partial-best-value", {PARTIAL: {"seconds": 300}}),
     ("partial-best-value", {LAST6: {"errors": PARTIAL_ERRORS}}),
     ("partial-best-value", {FULL: {"errors": {}}}),
@@ -131,6 +134,19 @@ def test_missing_records_are_named(name):
     runs = {model: runs for model, runs in make_world(models=BY_NAME[name].models).items() if model != missing}
     assert decide(name, runs) == (NOT_TESTABLE, f"no record of {missing}")
     assert decide(name, {}) == (NOT_TESTABLE, f"no record of {', '.join(BY_NAME[name].models)}")
+
+
+def test_forgetting_is_told_from_the_old_head_at_both_rates():
+    assert decide_in_world("small-rate").numbers == (
+        "the old head gets 88.0% at the rate 0.0001, the old head gets 40.0% at the rate 0.01 (1 seed)"
+    )
+
+
+def test_the_grid_of_depths_is_asked_where_its_sweep_leaves_it(folder):
+    for [run] in make_world(models=(SLOW, FAST)).values():
+        records.save_record(run, folder / "sweeps" / "depths")
+    frame = claims.check_claims("flowers", "careful", recorded=folder)
+    assert frame.loc["small-rate", "recorded"] == SUPPORTED
 
 
 def save_world(folder, **changes):

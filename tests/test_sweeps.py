@@ -65,11 +65,11 @@ def test_a_failure_is_named_and_the_others_are_run_all_the_same(trained, tmp_pat
 
 
 def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sweeps.SWEEPS, "models", (lambda: plan((0, 1)), "."))
+    monkeypatch.setitem(sweeps.SWEEPS, "models", sweeps.Sweep(lambda: plan((0, 1)), "."))
     monkeypatch.setattr(sweeps.settings, "records_folder", lambda: tmp_path)
     assert sweeps.main(["models", "--jobs", "1", "--only", "seed-1"]) == 0
     assert [seed for seed, _ in trained] == [1]
-    monkeypatch.setitem(sweeps.SWEEPS, "models", (lambda: plan((3,)), "."))
+    monkeypatch.setitem(sweeps.SWEEPS, "models", sweeps.Sweep(lambda: plan((3,)), "."))
     assert sweeps.main(["models", "--jobs", "1"]) == 1
     assert "no such fold" in capsys.readouterr().err
 
@@ -77,7 +77,7 @@ def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypa
 def test_the_committed_records_of_a_sweep_stand_under_their_cells_and_missing_ones_are_left_out(
     trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(sweeps.SWEEPS, "depths", (lambda: plan((0, 1)), "sweeps/depths"))
+    monkeypatch.setitem(sweeps.SWEEPS, "depths", sweeps.Sweep(lambda: plan((0, 1)), "sweeps/depths"))
     monkeypatch.setattr(sweeps.settings, "records_folder", lambda: tmp_path)
     assert sweeps.load_sweep("depths") == {}
     sweeps.run_sweep(plan((1,)), tmp_path / "sweeps" / "depths", jobs=1)

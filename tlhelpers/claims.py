@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import manifest, queries, records, studies
+from tlhelpers import manifest, queries, records, settings, studies, sweeps
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 
 BASELINE, FROZEN, LAST6 = "baseline_cnn-scratch", "mobilenetv2_100-frozen", "mobilenetv2_100-last6"
 UNTRAINED, PARTIAL, FULL = "mobilenetv2_100-scratch", "mobilenetv2_100-partial", "mobilenetv2_100-full"
+SLOW, FAST = "mobilenetv2_100-depth-all-rate-0.0001", "mobilenetv2_100-depth-all-rate-0.01"  # of the sweep `depths`
 
 
 class Finding(NamedTuple):
@@ -61,7 +63,11 @@ def check_claims(study, protocol, *, runs=None, recorded=None):
         ValueError: when there are no claims about the study, no such protocol, or a run is of another protocol.
     """
     chosen = _check_arguments(study, protocol, runs or {})
-    stored = _by_model(records.load_records(study, folder=recorded, protocol=protocol))
+    folder = Path(recorded or settings.records_folder())
+    places = (folder, folder / sweeps.SWEEPS["depths"].place)
+    stored = _by_model(
+        [run for place in places for run in records.load_records(study, folder=place, protocol=protocol)]
+    )
     live = {model: [record] for model, record in (runs or {}).items()}
     rows = {}
     for claim in CLAIMS[study]:
@@ -175,7 +181,7 @@ FLOWERS = (
           "Unfreezing a part pays best: more accurate than six layers, hardly less so than all, in less time than all.",
           (LAST6, PARTIAL, FULL), queries.is_best_value),
     Claim("small-rate", "A reduced learning rate keeps the backbone from forgetting what it knows.",
-          (), queries.needs("one fine-tuning at several learning rates, with the old task tested after each")),
+          (SLOW, FAST), queries.forgets_less),
     Claim("residual-errors", "The errors that remain come from lighting, blur, unusual angles and occlusion.",
           (), queries.needs("annotations of lighting, blur, angle and occlusion")),
 )

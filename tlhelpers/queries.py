@@ -191,6 +191,22 @@ def is_best_value(study, less, middle, more):
     return gain.low > 0 and rest.high <= NEGLIGIBLE and cheap < dear, numbers
 
 
+def forgets_less(study, slow, fast):
+    """What the first model's features meant before they moved they still mean, and more so than the second's."""
+    kept = [{run.seed: run.details["old_head_accuracy"] for run in runs} for runs in (slow, fast)]
+    seeds = sorted(set(kept[0]) & set(kept[1]))
+    if not seeds:
+        raise NotTestableError(f"{slow[0].model} and {fast[0].model} have no seed in common")
+    before, after = ([accuracy[seed] for seed in seeds] for accuracy in kept)
+    rates = (runs[0].details["recipe"]["rate"] for runs in (slow, fast))
+    numbers = (
+        f"the old head gets {_span(one, '.1%')} at the rate {rate:g}"
+        for one, rate in zip((before, after), rates, strict=True)
+    )
+    holds = all(one > other for one, other in zip(before, after, strict=True))
+    return holds, f"{', '.join(numbers)} ({len(seeds)} seed{'s' * (len(seeds) > 1)})"
+
+
 class _Change(NamedTuple):
     """A statistic of one model, of another, the 95 % interval of the difference, and how many seeds they share."""
 

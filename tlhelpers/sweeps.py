@@ -12,18 +12,27 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import joblib
 
 from tlhelpers import devices, experiments, files, manifest, plans, profiles, records, settings, studies
 
-# What each sweep runs, and where below the committed records its own stand.
+
+class Sweep(NamedTuple):
+    """The function that plans a sweep, and where below the committed records its own stand."""
+
+    plan: Callable
+    place: str
+
+
 SWEEPS = {
-    "models": (plans.plan_models, "."),
-    "depths": (partial(plans.over_folds, plans.plan_depths), "sweeps/depths"),
-    "sizes": (partial(plans.over_folds, plans.plan_sizes), "sweeps/sizes"),
-    "ablations": (plans.plan_ablations, "sweeps/ablations"),
+    "models": Sweep(plans.plan_models, "."),
+    "depths": Sweep(partial(plans.over_folds, plans.plan_depths), "sweeps/depths"),
+    "sizes": Sweep(partial(plans.over_folds, plans.plan_sizes), "sweeps/sizes"),
+    "ablations": Sweep(plans.plan_ablations, "sweeps/ablations"),
 }
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import draw_flower, encode
 
-from tlhelpers import fitting, models, recipes, training
+from tlhelpers import fitting, loaders, models, recipes, training
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
 NETWORK = "mobilenetv2_035"
@@ -118,3 +118,18 @@ def test_features_of_several_depths_are_standardised_and_stay_with_the_model(spl
     np.testing.assert_allclose(mean, np.concatenate(looks).mean(axis=0), rtol=1e-4, atol=1e-5)
     assert len(mean) > 1280
     assert moved(fitted.model, pocket_weights) == set()
+
+
+def test_training_images_are_read_at_the_recipes_size_and_cropped_to_the_training_size(split_table, monkeypatch):
+    asked = []
+
+    load_dataset = loaders.load_dataset
+
+    def load(rows, image_size, **options):
+        asked.append((rows["split"].iloc[0], image_size, options.get("read_size")))
+        return load_dataset(rows, image_size, **options)
+
+    monkeypatch.setattr(loaders, "load_dataset", load)
+    follow("full", split_table, read_size=48)
+    assert ("train", 32, 48) in asked
+    assert ("validation", 32, None) in asked

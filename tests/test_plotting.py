@@ -415,3 +415,8 @@ def test_the_front_joins_the_models_that_no_other_beats():
     assert places == [[10, 0.8], [100, 0.9], [200, 0.85]]
     assert {to_hex(container.lines[0].get_color()) for container in axis.containers[:2]} == {plotting.PALETTE[0]}
     assert to_hex(axis.containers[2].lines[0].get_color()) != plotting.PALETTE[0]
+
+
+def test_a_front_of_no_models_says_so():
+    axis = plotting.plot_pareto(COSTS.head(0), cost="seconds", label="seconds")
+    assert [text.get_text() for text in axis.texts] == ["nothing to show"]

@@ -127,6 +127,8 @@ def test_conditions_name_hardware_versions_and_days():
         "Tesla T4, 1 GPU; a processor, 2 CPU cores; TensorFlow 2.21.0, Keras 3.15.0; 2025-03-01 to 2025-03-04"
     )
     assert summaries.describe_conditions([]) == "no recorded run"
+    alone = dataclasses.replace(first, hardware=first.hardware | {"count": 1})
+    assert summaries.describe_conditions([alone]).startswith("a processor, 1 CPU core; ")
 
 
 def test_pooled_predictions_are_every_test_image_once_in_the_order_of_the_images():

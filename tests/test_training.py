@@ -232,6 +232,7 @@ def test_a_stopped_fit_goes_on_at_the_next_epoch_with_the_whole_history(tmp_path
     model, resumed = fit(tmp_path / "state")
     assert model.history.epoch == [2, 3]
     assert {len(values) for values in resumed.history.values()} == {4}
+    assert resumed.core_seconds > 0
     assert {name: values[:2] for name, values in resumed.history.items()} == stopped.history
     assert resumed.seconds > stopped.seconds > 0
     assert not (tmp_path / "state").exists()
@@ -299,6 +300,28 @@ def test_the_seconds_of_the_first_computation_are_kept_with_the_features(network
     _, seconds = training.extract_features(network, table, SIDE)
     assert seconds > 0
     assert training.extract_features(network, table, SIDE)[1] == seconds
+
+
+def test_the_core_seconds_of_the_first_computation_are_kept_with_the_features(network, table):
+    training.extract_features(network, table, SIDE)
+    spent = training.extraction_core_seconds(network, table, SIDE)
+    assert spent > 0
+    training.extract_features(network, table, SIDE)
+    assert training.extraction_core_seconds(network, table, SIDE) == spent
+
+
+def test_features_that_were_not_kept_have_no_core_seconds(network, table):
+    training.extract_features(network, table, SIDE, cache=False)
+    with pytest.raises(ValueError, match=r"Received: image_size=.*none kept"):
+        training.extraction_core_seconds(network, table, SIDE)
+
+
+def test_features_kept_without_their_core_seconds_are_computed_again(network, table):
+    training.extract_features(network, table, SIDE)
+    [note] = (settings.home_folder() / "features").glob("*.json")
+    note.write_text("12.5")
+    assert training.extract_features(network, table, SIDE)[1] != 12.5
+    assert training.extraction_core_seconds(network, table, SIDE) > 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ Images -> manifest -> recipe -> record, as in the chapters, for the many runs th
 """
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -87,7 +86,6 @@ def run_experiment(experiment, folder, *, threads=None):
     profile = profiles.choose_profile(experiment.profile)
     study = studies.get_study(experiment.study, drawn=profile.drawn)
     table = table_of(experiment, study)
-    core_seconds = time.process_time()
     fitted = fitting.fit_recipe(
         experiment.recipe,
         experiment.network,
@@ -98,8 +96,7 @@ def run_experiment(experiment, folder, *, threads=None):
         batch_size=device.batch_size,
         resume_folder=settings.home_folder() / "interrupted" / experiment.name,
     )
-    core_seconds = time.process_time() - core_seconds
-    record = _make_record(experiment, study, table, fitted, device, core_seconds)
+    record = _make_record(experiment, study, table, fitted, device)
     training.save_model(fitted.model, settings.models_folder(profile.name) / f"{experiment.name}.keras")
     return records.save_record(record, folder)
 
@@ -141,7 +138,7 @@ def _limit(table, experiment):
     return pd.concat([few, table[table["split"] != "train"]]).sort_index()
 
 
-def _make_record(experiment, study, table, fitted, device, core_seconds):
+def _make_record(experiment, study, table, fitted, device):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
     prob = {part: fitting.predict(recipe, fitted.model, manifest.rows_of(table, part)) for part in parts}
@@ -160,7 +157,7 @@ def _make_record(experiment, study, table, fitted, device, core_seconds):
         history=fitted.history,
         seconds=fitted.seconds,
         hardware=devices.hardware_facts(device),
-        details=experiment.asked | fitted.details | {"core_seconds": core_seconds},
+        details=experiment.asked | fitted.details,
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,7 +20,8 @@ class Fitted:
         parameters: dict, as from `models.count_parameters`, counted as the last stage trained them.
         history: dict of lists, one value per epoch of the last stage.
         seconds: dict of float. Wall-clock seconds per stage.
-        details: dict. What was measured on the way.
+        details: dict. What was measured on the way, such as `core_seconds`: how long cores have worked on all
+            stages, on kept features when they were computed, and before an interruption.
     """
 
     model: keras.Model
@@ -27,6 +29,24 @@ class Fitted:
     history: dict
     seconds: dict
     details: dict = field(default_factory=dict)
+
+
+class _Stage(NamedTuple):
+    """What a stage leaves: its history, and per part its seconds and those of the cores."""
+
+    history: dict
+    seconds: dict
+    core_seconds: dict
+
+
+class _Clock:
+    """Wall-clock seconds and core seconds since it was made."""
+
+    def __init__(self):
+        self._started, self._core_started = time.perf_counter(), time.process_time()
+
+    def read(self):
+        return time.perf_counter() - self._started, time.process_time() - self._core_started
 
 
 def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=0, batch_size=None, resume_folder=None):
@@ -48,24 +68,18 @@ def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=
     data = _Data(recipe, table, num_classes, batch_size or devices.CPU_BATCH_SIZE, seed)
     if network == "baseline_cnn":
         model = models.baseline_cnn(recipe.train_size, num_classes, seed=seed)
-        history, seconds = _fit(recipe, model, data, None, resume_folder)
-        return Fitted(model, models.count_parameters(model), history, {"training": seconds})
-    classifier = _build_classifier(recipe, network, weights, data)
-    history, seconds, details = {}, {}, {}
-    if recipe.pretrained:
-        history, seconds = _fit_head(recipe, classifier, data)
-    if recipe.unfrozen is not None:
-        before = {weight.path: weight.numpy() for weight in classifier.backbone.weights}
-        old_head = classifier.head.get_weights()
-        recipes.unfreeze(classifier.backbone, recipe, network)
-        history, seconds["training"] = _fit(recipe, classifier.model, data, classifier.backbone, resume_folder)
-        if recipe.pretrained:
-            details = {
-                "weight_distance": _weight_distance(classifier.backbone, before),
-                "old_head_accuracy": _old_head_accuracy(recipe, classifier, old_head, data),
-            }
-    parameters = models.count_parameters(classifier.model)
-    return Fitted(classifier.resized(recipe.test_size).model, parameters, history, seconds, details)
+        stages, details, fitted = [_fit(recipe, model, data, None, resume_folder)], {}, model
+    else:
+        classifier = _build_classifier(recipe, network, weights, data)
+        stages, details = _fit_classifier(recipe, network, classifier, data, resume_folder)
+        model, fitted = classifier.model, classifier.resized(recipe.test_size).model
+    return Fitted(
+        model=fitted,
+        parameters=models.count_parameters(model),
+        history=stages[-1].history,
+        seconds={part: seconds for stage in stages for part, seconds in stage.seconds.items()},
+        details=details | {"core_seconds": sum(sum(stage.core_seconds.values()) for stage in stages)},
+    )
 
 
 def predict(recipe, model, table):
@@ -139,7 +153,7 @@ class _Data:
         """A dataset of images and one-hot targets: training images shuffled and augmented, others as they are."""
         options = {"batch_size": self.batch_size, "seed": self.seed}
         if part == "train":
-            options |= {"shuffle": True, "augment": self.recipe.augment, "read_size": self.recipe.test_size}
+            options |= {"shuffle": True, "augment": self.recipe.augment, "read_size": self.recipe.read_size}
         dataset = loaders.load_dataset(self.rows[part], self.recipe.train_size, **options)
         return dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
 
@@ -148,19 +162,34 @@ class _Data:
         return keras.utils.to_categorical(self.rows[part]["target"], self.num_classes)
 
 
+def _fit_classifier(recipe, network, classifier, data, resume_folder):
+    """Trains the head, then what is unfrozen; returns the stages and what has become of the old features."""
+    stages = [_fit_head(recipe, classifier, data)] if recipe.pretrained else []
+    if recipe.unfrozen is None:
+        return stages, {}
+    before = {weight.path: weight.numpy() for weight in classifier.backbone.weights}
+    old_head = classifier.head.get_weights()
+    recipes.unfreeze(classifier.backbone, recipe, network)
+    stages.append(_fit(recipe, classifier.model, data, classifier.backbone, resume_folder))
+    if not recipe.pretrained:
+        return stages, {}
+    return stages, {
+        "weight_distance": _weight_distance(classifier.backbone, before),
+        "old_head_accuracy": _old_head_accuracy(recipe, classifier, old_head, data),
+    }
+
+
 def _fit_head(recipe, classifier, data):
     """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
-    extractor, head = classifier.extractor, classifier.head
-    extracted = [
-        training.extract_features(extractor, data.table, recipe.train_size, flipped=flipped) for flipped in recipe.looks
-    ]
+    head, asked = classifier.head, (classifier.extractor, data.table, recipe.train_size)
+    extracted = [training.extract_features(*asked, flipped=flipped) for flipped in recipe.looks]
     rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
     inputs = np.concatenate([features[rows["train"]] for features, _ in extracted])
     if recipe.several_depths:
         head.get_layer("standardization").adapt(inputs)
     optimizer = recipes.build_head_optimizer(recipe, -(-len(inputs) // data.batch_size) * recipe.head_epochs)
     head.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
-    started = time.perf_counter()
+    clock = _Clock()
     history = head.fit(
         inputs,
         np.tile(data.one_hot("train"), (len(recipe.looks), 1)),
@@ -169,18 +198,23 @@ def _fit_head(recipe, classifier, data):
         epochs=recipe.head_epochs,
         verbose=0,
     ).history
-    seconds = {"features": sum(seconds for _, seconds in extracted), "head": time.perf_counter() - started}
-    return history, seconds
+    seconds, core_seconds = clock.read()
+    feature_cores = sum(training.extraction_core_seconds(*asked, flipped=flipped) for flipped in recipe.looks)
+    return _Stage(
+        history,
+        {"features": sum(seconds for _, seconds in extracted), "head": seconds},
+        {"features": feature_cores, "head": core_seconds},
+    )
 
 
 def _fit(recipe, model, data, backbone, resume_folder):
-    """Trains what is unfrozen; returns the history and the seconds."""
+    """Trains what is unfrozen."""
     optimizer = recipes.build_optimizer(recipe, data.steps, backbone)
     model.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
     resume = training.Resume(resume_folder) if resume_folder else None
     stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience or 0, restore_best_weights=True)
     callbacks = [callback for callback, wanted in ((resume, resume), (stop, recipe.patience)) if wanted]
-    started = time.perf_counter()
+    clock = _Clock()
     history = model.fit(
         data.load("train"),
         validation_data=data.load("validation"),
@@ -190,8 +224,9 @@ def _fit(recipe, model, data, backbone, resume_folder):
         verbose=0,
     ).history
     if resume:
-        return resume.history, resume.seconds
-    return history, time.perf_counter() - started
+        return _Stage(resume.history, {"training": resume.seconds}, {"training": resume.core_seconds})
+    seconds, core_seconds = clock.read()
+    return _Stage(history, {"training": seconds}, {"training": core_seconds})
 
 
 def _weight_distance(backbone, before):

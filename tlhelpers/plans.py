@@ -33,7 +33,7 @@ ABLATIONS = {
     "a third of the rate": {"rate": 1e-4},
     "three times the rate": {"rate": 1e-3},
     "twice the epochs": {"epochs": 2 * recipes.RECIPES["full"].epochs},
-    "larger images": {"train_size": 128, "test_size": 176},
+    "larger images": {"train_size": 128, "test_size": 176, "read_size": 176},
 }
 
 
@@ -165,5 +165,5 @@ def _passes(per_class):
 
 
 def _small(strategy, **changes):
-    sizes = {"train_size": GRID_TRAIN_SIZE, "test_size": GRID_TEST_SIZE}
+    sizes = {"train_size": GRID_TRAIN_SIZE, "test_size": GRID_TEST_SIZE, "read_size": GRID_TEST_SIZE}
     return replace(recipes.get_recipe(strategy), **sizes | changes)

@@ -298,11 +298,14 @@ def plot_pareto(points, *, cost, label, ax=None):
         colour = PALETTE[0] if name in front.index else PALETTE[7]
         ends = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
         ax.errorbar(row[cost], row["accuracy"], yerr=ends, fmt="o", color=colour, capsize=3)
-        ax.annotate(name, (row[cost], row["accuracy"]), xytext=(5, 3), textcoords="offset points", fontsize=8)
+        place = {"xytext": (6, 5), "textcoords": "offset points", "fontsize": 8}
+        ax.annotate(name, (row[cost], row["accuracy"]), **place, bbox={"color": "white", "alpha": 0.7, "pad": 0.5})
+    if len(points) == 0:
+        ax.text(0.5, 0.5, "nothing to show", ha="center", transform=ax.transAxes)
     ax.set_xscale("log")
-    ax.margins(x=0.25)
+    ax.margins(x=0.3)
     ax.set(xlabel=label, ylabel="accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
     return ax
 
 

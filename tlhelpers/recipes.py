@@ -25,6 +25,7 @@ class Recipe:
         train_size: int. Side of the images that training sees, pixels.
         test_size: int. Side of the images that are predicted, pixels. Random crops show things larger than whole
             images do; larger test images make up for it.
+        read_size: int. Side at which training images are read before they are cropped, pixels.
         several_depths: bool. Whether the head sees pooled features of several depths, standardised, and not of
             the last layer alone.
         hidden: int. Units of the head's dense layer; 0 leaves it out.
@@ -55,6 +56,7 @@ class Recipe:
     pretrained: bool = True
     train_size: int = 160
     test_size: int = 224
+    read_size: int = 224
     several_depths: bool = False
     hidden: int = 0
     dropout: float = 0.2
@@ -92,8 +94,8 @@ RECIPES = {
             head_epochs=10,
             weight_decay=1e-4,
         ),
-        Recipe("partial", "partial"),
-        Recipe("full", "all"),
+        Recipe("partial", "partial", test_size=256),
+        Recipe("full", "all", test_size=256),
         Recipe("scratch", "all", pretrained=False, epochs=60, rate=2e-3, weight_decay=1e-4, patience=15),
         Recipe("scratch_augmented", "all", pretrained=False, train_size=224, epochs=20, rate=1e-3, patience=6),
     )

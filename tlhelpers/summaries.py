@@ -217,7 +217,7 @@ def describe_conditions(records):
     """Hardware, versions and dates of some records, as one sentence for a caption."""
     if not records:
         return "no recorded run"
-    hardware = sorted({f"{r.hardware['name']}, {r.hardware['count']} {_unit(r)}" for r in records})
+    hardware = sorted({f"{r.hardware['name']}, {_count_units(r)}" for r in records})
     versions = sorted({f"TensorFlow {r.versions['tensorflow']}, Keras {r.versions['keras']}" for r in records})
     days = sorted({r.recorded_at[:10] for r in records})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
@@ -243,6 +243,11 @@ def _pooled_row(group):
         _, y_true, y_prob = pool_predictions([calibrate(r) for r in group])
         row["scaled_ece"] = metrics.expected_calibration_error(y_true, y_prob)
     return row | {name: whole[name] for name in ("accuracy", "macro_f1", "ece")}
+
+
+def _count_units(record):
+    count, unit = record.hardware["count"], _unit(record)
+    return f"{count} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def _unit(record):

@@ -31,20 +31,40 @@ def extract_features(model, table, image_size, *, flipped=False, cache=True):
         tuple of a float32 array `(len(table), …)`, row by row as `table`, and the wall-clock seconds its
         computation took, now or when it was kept.
     """
-    key = _feature_key(model, table, f"{image_size} flipped" if flipped else image_size)
-    path = settings.home_folder() / "features" / f"{key}.npy"
-    note = path.with_suffix(".json")
-    if cache and path.is_file() and note.is_file():
-        return np.load(path, mmap_mode="r", allow_pickle=False), json.loads(note.read_text(encoding="utf-8"))
-    started = time.perf_counter()
+    path = _feature_path(model, table, image_size, flipped)
+    cost = _read_cost(path)
+    if cache and cost and path.is_file():
+        return np.load(path, mmap_mode="r", allow_pickle=False), cost["seconds"]
+    started, core_started = time.perf_counter(), time.process_time()
     dataset = loaders.load_dataset(table, image_size, batch_size=EXTRACTION_BATCH, flipped=flipped, cache="none")
     features = _predict(model, dataset, len(table))
-    seconds = time.perf_counter() - started
+    cost = {"seconds": time.perf_counter() - started, "core_seconds": time.process_time() - core_started}
     if cache:
-        files.write_text(note, json.dumps(seconds))
+        files.write_text(_cost_path(path), json.dumps(cost))
         with files.atomic_file(path) as temporary:
             np.save(temporary, features, allow_pickle=False)
-    return features, seconds
+    return features, cost["seconds"]
+
+
+def extraction_core_seconds(model, table, image_size, *, flipped=False):
+    """The seconds that cores have worked on features which `extract_features` keeps.
+
+    Args:
+        model: keras.Model, as given to `extract_features`.
+        table: pandas.DataFrame, as given to it.
+        image_size: int, as given to it.
+        flipped: bool, as given to it.
+
+    Returns:
+        float.
+
+    Raises:
+        ValueError: when no such features are kept.
+    """
+    cost = _read_cost(_feature_path(model, table, image_size, flipped))
+    if not cost:
+        raise ValueError(f"Core seconds are known of kept features. Received: image_size={image_size}, none kept")
+    return cost["core_seconds"]
 
 
 def predict_probabilities(model, inputs):
@@ -88,8 +108,8 @@ class Resume(keras.callbacks.BackupAndRestore):
     """Lets a killed `fit` go on after its last finished epoch, with the whole history.
 
     A state that another model or optimiser left is not taken up.
-    Pass it as a callback; after `fit`, `history` holds every epoch, those before the interruption too, and
-    `seconds` the time spent in all of them.
+    Pass it as a callback; after `fit`, `history` holds every epoch, those before the interruption too, `seconds` the
+    time spent in all of them, and `core_seconds` how long cores have worked on them.
 
     Args:
         folder: Path. Where the state is kept while training runs; it is gone when training has finished.
@@ -99,7 +119,7 @@ class Resume(keras.callbacks.BackupAndRestore):
         self.folder = Path(folder)
         super().__init__(str(self.folder))
         self.history = {}
-        self.seconds = 0.0
+        self.seconds = self.core_seconds = 0.0
         self._first_epoch = 0
         self._log_path = self.folder / "history.json"
 
@@ -108,12 +128,12 @@ class Resume(keras.callbacks.BackupAndRestore):
         self._fingerprint = _fingerprint(self.model)
         state = json.loads(self._log_path.read_text(encoding="utf-8")) if self._log_path.is_file() else {}
         if state.get("fingerprint") == self._fingerprint:
-            self.history, self.seconds = state["history"], state["seconds"]
-            self._first_epoch = state["first_epoch"]
+            self.history, self._first_epoch = state["history"], state["first_epoch"]
+            self.seconds, self.core_seconds = state["seconds"], state.get("core_seconds", 0.0)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
         super().on_train_begin(logs)
-        self._started = time.perf_counter()
+        self._started, self._core_started = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the history down, then the weights."""
@@ -121,12 +141,14 @@ class Resume(keras.callbacks.BackupAndRestore):
             self._first_epoch = epoch
         for name, value in (logs or {}).items():
             self.history[name] = [*self.history.get(name, [])[: epoch - self._first_epoch], float(value)]
-        now = time.perf_counter()
+        now, core_now = time.perf_counter(), time.process_time()
         self.seconds += now - self._started
-        self._started = now
+        self.core_seconds += core_now - self._core_started
+        self._started, self._core_started = now, core_now
         state = {
             "history": self.history,
             "seconds": self.seconds,
+            "core_seconds": self.core_seconds,
             "first_epoch": self._first_epoch,
             "fingerprint": self._fingerprint,
         }
@@ -184,6 +206,22 @@ def _facts_of_layer(layer):
 
 def _without_name(config):
     return {key: value for key, value in config.items() if key != "name"}
+
+
+def _feature_path(model, table, image_size, flipped):
+    key = _feature_key(model, table, f"{image_size} flipped" if flipped else image_size)
+    return settings.home_folder() / "features" / f"{key}.npy"
+
+
+def _cost_path(path):
+    return path.with_suffix(".json")
+
+
+def _read_cost(path):
+    """What features have cost; None where nothing says so, as in a cache of an earlier version."""
+    note = _cost_path(path)
+    cost = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    return cost if isinstance(cost, dict) else None
 
 
 def _feature_key(model, table, view):

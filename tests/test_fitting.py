@@ -68,7 +68,7 @@ def test_a_frozen_recipe_trains_the_head_alone(split_table, pocket_weights):
     assert moved(fitted.model, pocket_weights) == set()
     assert len(fitted.history["loss"]) == 3
     assert fitted.history["loss"][2] < fitted.history["loss"][0]
-    assert fitted.details == {}
+    assert set(fitted.details) == {"core_seconds"}
     assert fitted.parameters["trainable"] == 1280 * 5 + 5
 
 
@@ -133,3 +133,29 @@ def test_training_images_are_read_at_the_recipes_size_and_cropped_to_the_trainin
     follow("full", split_table, read_size=48)
     assert ("train", 32, 48) in asked
     assert ("validation", 32, None) in asked
+
+
+def test_an_epoch_shows_every_training_image_as_often_as_the_recipe_says(split_table, monkeypatch):
+    shown = []
+    load_dataset = loaders.load_dataset
+    monkeypatch.setattr(
+        loaders,
+        "load_dataset",
+        lambda rows, *sizes, **options: shown.append(rows) or load_dataset(rows, *sizes, **options),
+    )
+    follow("full", split_table, passes=3)
+    [train] = [rows for rows in shown if set(rows["split"]) == {"train"}]
+    assert set(train["path"].value_counts()) == {3}
+
+
+def test_no_step_is_traced_twice(split_table, monkeypatch):
+    traced = []
+    train_step = keras.Model.train_step
+
+    def step(model, data):
+        traced.append(model.name)
+        return train_step(model, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", step)
+    follow("scratch", split_table)
+    assert len(traced) == 1

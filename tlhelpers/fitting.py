@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from tlhelpers import devices, loaders, manifest, models, recipes, training
@@ -147,6 +148,7 @@ class _Data:
         self.recipe, self.table, self.num_classes = recipe, table, num_classes
         self.batch_size, self.seed = batch_size, seed
         self.rows = {part: manifest.rows_of(table, part) for part in ("train", "validation")}
+        self.rows["train"] = pd.concat([self.rows["train"]] * recipe.passes)
         self.steps = -(-len(self.rows["train"]) // batch_size)
 
     def load(self, part):
@@ -214,10 +216,13 @@ def _fit(recipe, model, data, backbone, resume_folder):
     resume = training.Resume(resume_folder) if resume_folder else None
     stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience or 0, restore_best_weights=True)
     callbacks = [callback for callback, wanted in ((resume, resume), (stop, recipe.patience)) if wanted]
+    validation = data.load("validation")
     clock = _Clock()
+    optimizer.build(model.trainable_variables)  # `fit` traces its step twice when a variable is made on the way:
+    model.evaluate(validation.take(1), verbose=0)  # this makes those of the metrics
     history = model.fit(
         data.load("train"),
-        validation_data=data.load("validation"),
+        validation_data=validation,
         epochs=recipe.epochs,
         shuffle=False,  # the dataset shuffles itself
         callbacks=callbacks,

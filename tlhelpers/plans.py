@@ -15,6 +15,7 @@ ABLATION_SEEDS = range(2)
 # Grids train on smaller images than the recorded models, so that there is time for many runs.
 GRID_TRAIN_SIZE, GRID_TEST_SIZE = 96, 128
 GRID_PER_CLASS = 50
+SCRATCH_EPOCHS = 3  # for each epoch of a pretrained network, and fewer where it stops early
 RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
 
@@ -100,20 +101,16 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
     Returns:
         dict from a way of training in words and the training images per class to an Experiment.
     """
+    scratch = {"augment": None, "train_size": GRID_TEST_SIZE, "epochs": SCRATCH_EPOCHS * profile.grid_epochs}
     ways = {
-        "from scratch": ("baseline_cnn", _small("scratch_augmented", augment=None, train_size=GRID_TEST_SIZE)),
+        "from scratch": ("baseline_cnn", _small("scratch_augmented", **scratch)),
         "frozen": (network, _small("frozen_linear", train_size=GRID_TEST_SIZE)),
         "everything moves": (network, _small("full", epochs=profile.grid_epochs)),
     }
     return {
         (words, per_class): Experiment(
             way,
-            replace(
-                recipe,
-                strategy=f"{recipe.strategy}-{per_class}-per-class",
-                epochs=recipe.epochs * _passes(per_class),
-                head_epochs=recipe.head_epochs * _passes(per_class),
-            ),
+            replace(recipe, strategy=f"{recipe.strategy}-{per_class}-per-class", passes=_passes(per_class)),
             seed,
             protocol=protocol,
             profile=profile.name,
@@ -160,7 +157,7 @@ def over_folds(plan):
 
 
 def _passes(per_class):
-    """How often a set is shown for each pass of `GRID_PER_CLASS` images a class: few images make few steps."""
+    """How often a set is shown in an epoch, so that a few images make as many steps as `GRID_PER_CLASS` a class."""
     return max(1, round(GRID_PER_CLASS / per_class))
 
 

@@ -26,6 +26,7 @@ class Recipe:
         test_size: int. Side of the images that are predicted, pixels. Random crops show things larger than whole
             images do; larger test images make up for it.
         read_size: int. Side at which training images are read before they are cropped, pixels.
+        passes: int. How often an epoch shows every training image: a set of a few makes no epoch.
         several_depths: bool. Whether the head sees pooled features of several depths, standardised, and not of
             the last layer alone.
         hidden: int. Units of the head's dense layer; 0 leaves it out.
@@ -57,6 +58,7 @@ class Recipe:
     train_size: int = 160
     test_size: int = 224
     read_size: int = 224
+    passes: int = 1
     several_depths: bool = False
     hidden: int = 0
     dropout: float = 0.2

@@ -104,7 +104,20 @@ def plan(monkeypatch, tmp_path):
 
 def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, mirror):
     build.build_book(profile="full", protocol="published", seed=2)
-    assert [name[:2] for name, _ in plan.executed] == ["01", "02", "03", "04", "05", "06", "07", "08", "a1"]
+    assert [name[:2] for name, _ in plan.executed] == [
+        "01",
+        "02",
+        "03",
+        "04",
+        "05",
+        "06",
+        "07",
+        "08",
+        "09",
+        "10",
+        "11",
+        "a1",
+    ]
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {
         (("PROFILE", "full"), ("PROTOCOL", "published"), ("SEED", 2))
     }

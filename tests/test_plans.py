@@ -34,11 +34,12 @@ def test_the_recorded_models_are_those_of_the_careful_study():
 
 
 def test_the_grid_of_depths_pairs_every_depth_with_every_rate():
-    cells = plans.plan_depths(profiles.POCKET, "mobilenetv2_035", protocol="published", seed=2)
-    assert list(cells) == [(depth, rate) for depth in plans.DEPTHS for rate in profiles.POCKET.grid_rates]
+    pocket = profiles.POCKET
+    cells = plans.plan_depths(pocket, "mobilenetv2_035", protocol="published", seed=2)
+    assert list(cells) == [(depth, rate) for depth in pocket.grid_depths for rate in pocket.grid_rates]
     for (depth, rate), experiment in cells.items():
         assert (experiment.recipe.unfrozen, experiment.recipe.rate) == (plans.DEPTHS[depth], rate)
-        assert experiment.recipe.epochs == profiles.POCKET.grid_epochs
+        assert experiment.recipe.epochs == pocket.grid_epochs
         assert (experiment.protocol, experiment.seed, experiment.profile) == ("published", 2, "pocket")
 
 
@@ -62,3 +63,8 @@ def test_a_plan_over_folds_adds_the_seed_to_each_cell():
     cells = plans.over_folds(plans.plan_depths)
     one = plans.plan_depths(profiles.FULL, plans.RECORDED_BACKBONE, seed=1)
     assert {cell[:-1]: experiment for cell, experiment in cells.items() if cell[-1] == 1} == one
+
+
+def test_photographs_are_trained_at_every_depth_and_in_every_way():
+    assert profiles.FULL.grid_depths == tuple(plans.DEPTHS)
+    assert profiles.FULL.grid_ways == tuple(plans.WAYS)

@@ -18,6 +18,7 @@ GRID_PER_CLASS = 50
 SCRATCH_EPOCHS = 3  # for each epoch of a pretrained network, and fewer where it stops early
 RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
+WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "everything moves": "full"}
 
 # What each variant of the recipe `full` has instead. The first is the recipe itself.
 ABLATIONS = {
@@ -65,7 +66,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
     """The grid of how much of a backbone moves, and at what rate: few images, evaluated on validation.
 
     Args:
-        profile: Profile. Its `grid_rates` and `grid_epochs` are the grid's.
+        profile: Profile. Its `grid_depths`, `grid_rates` and `grid_epochs` are the grid's.
         network: str. A key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -74,7 +75,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
         dict from a depth in words and a rate to an Experiment.
     """
     recipe = _small("full", epochs=profile.grid_epochs)
-    cells = {(words, rate): (part, rate) for words, part in DEPTHS.items() for rate in profile.grid_rates}
+    cells = {(words, rate): (DEPTHS[words], rate) for words in profile.grid_depths for rate in profile.grid_rates}
     return {
         cell: Experiment(
             network,
@@ -90,34 +91,34 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
 
 
 def plan_sizes(profile, network, *, protocol="careful", seed=0):
-    """The grid of how many training images a class has, for three ways to train, evaluated on validation.
+    """The grid of how many training images a class has, for several ways to train, evaluated on validation.
 
     Args:
-        profile: Profile. Its `grid_per_class` and `grid_epochs` are the grid's.
+        profile: Profile. Its `grid_ways`, `grid_per_class` and `grid_epochs` are the grid's.
         network: str. The pretrained backbone, a key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
 
     Returns:
-        dict from a way of training in words and the training images per class to an Experiment.
+        dict from a way to train in words and the training images per class to an Experiment.
     """
-    scratch = {"augment": None, "train_size": GRID_TEST_SIZE, "epochs": SCRATCH_EPOCHS * profile.grid_epochs}
-    ways = {
-        "from scratch": ("baseline_cnn", _small("scratch_augmented", **scratch)),
-        "frozen": (network, _small("frozen_linear", train_size=GRID_TEST_SIZE)),
-        "everything moves": (network, _small("full", epochs=profile.grid_epochs)),
+    changes = {
+        "from scratch": {"augment": None, "test_size": GRID_TRAIN_SIZE, "epochs": SCRATCH_EPOCHS * profile.grid_epochs},
+        "frozen": {"train_size": GRID_TEST_SIZE},
+        "everything moves": {"epochs": profile.grid_epochs},
     }
+    recipe_of = {way: _small(WAYS[way], **changes[way]) for way in profile.grid_ways}
     return {
-        (words, per_class): Experiment(
-            way,
-            replace(recipe, strategy=f"{recipe.strategy}-{per_class}-per-class", passes=_passes(per_class)),
+        (way, per_class): Experiment(
+            "baseline_cnn" if way == "from scratch" else network,
+            replace(recipe, strategy=f"{WAYS[way]}-{per_class}-per-class", passes=_passes(per_class)),
             seed,
             protocol=protocol,
             profile=profile.name,
             per_class=per_class,
             evaluated_on="validation",
         )
-        for words, (way, recipe) in ways.items()
+        for way, recipe in recipe_of.items()
         for per_class in profile.grid_per_class
     }
 

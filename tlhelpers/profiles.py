@@ -23,7 +23,9 @@ class Profile:
         fine_tuning_epochs: int. Passes for the unfrozen layers.
         fine_tuning_rate: float. The rate from which that of the unfrozen layers falls.
         grid_epochs: int. Passes for each cell of a grid.
-        grid_rates: tuple of float. The learning rates of a grid.
+        grid_depths: tuple of str. Keys of `plans.DEPTHS`: what moves in the grid of depth and rate.
+        grid_rates: tuple of float. The learning rates of that grid.
+        grid_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the grid of sizes.
         grid_per_class: tuple of int. How many training images of each class, from few to many.
         reason: str. Why this profile was chosen.
     """
@@ -41,7 +43,9 @@ class Profile:
     fine_tuning_epochs: int
     fine_tuning_rate: float
     grid_epochs: int
+    grid_depths: tuple
     grid_rates: tuple
+    grid_ways: tuple
     grid_per_class: tuple
     reason: str = ""
 
@@ -65,7 +69,9 @@ FULL = Profile(
     fine_tuning_epochs=10,
     fine_tuning_rate=1e-4,
     grid_epochs=8,
+    grid_depths=("last 6 layers", "from the middle on", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
+    grid_ways=("from scratch", "frozen", "everything moves"),
     grid_per_class=(5, 10, 20, 50, 100, 200),
 )
 POCKET = Profile(
@@ -81,8 +87,10 @@ POCKET = Profile(
     unfrozen=118,  # from block 4 on
     fine_tuning_epochs=30,
     fine_tuning_rate=5e-4,
-    grid_epochs=6,
-    grid_rates=(1e-4, 1e-3, 1e-2),
+    grid_epochs=4,
+    grid_depths=("last 6 layers", "everything"),
+    grid_rates=(1e-3, 1e-2),
+    grid_ways=("from scratch", "frozen"),
     grid_per_class=(5, 15, 50),
 )
 SMOKE = replace(

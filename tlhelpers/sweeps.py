@@ -118,6 +118,9 @@ def _workers(jobs, cluster):
 
 def _attempt(experiment, folder, threads):
     """Runs one experiment; returns its name, its seconds and, where it failed, the reason."""
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # many models in one process: the advice against tracing many is not for them
     started = time.perf_counter()
     try:
         experiments.run_experiment(experiment, folder, threads=threads)

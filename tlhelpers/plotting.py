@@ -305,7 +305,7 @@ def plot_pareto(points, *, cost, label, ax=None):
     ax.set_xscale("log")
     ax.margins(x=0.3)
     ax.set(xlabel=label, ylabel="accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     return ax
 
 

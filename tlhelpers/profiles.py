@@ -89,7 +89,7 @@ POCKET = Profile(
     fine_tuning_rate=5e-4,
     grid_epochs=4,
     grid_depths=("last 6 layers", "everything"),
-    grid_rates=(1e-3, 1e-2),
+    grid_rates=(1e-4, 1e-3, 1e-2),
     grid_ways=("from scratch", "frozen"),
     grid_per_class=(5, 15, 50),
 )

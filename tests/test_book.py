@@ -214,6 +214,9 @@ def test_site_builds_without_a_warning_and_shows_the_glued_numbers(executed, sur
     assert f"{record.metrics['accuracy']:.1%}" in page
     assert "run-badge" in page
     assert "glue:text" not in page
+    pages = {page.name: page.read_text(encoding="utf-8") for page in first.parent.rglob("*.html")}
+    outside = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+\.(?:js|css|png|svg|woff2?)\b')
+    assert [name for name, text in pages.items() if outside.search(text)] == []
 
 
 def test_unknown_chapter_parameter_is_an_error_that_names_the_known_ones(tmp_path):

@@ -130,7 +130,7 @@ def test_book_of_drawings_needs_the_embedded_weights_and_no_archive(plan, monkey
     build.build_book(profile=profile)
     assert (plan.drawn, plan.weights) == (["flowers"], ["mobilenetv2_035.weights.h5"])
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {profile}
-    assert (len(plan.executed), plan.sites) == (9, 1)
+    assert (len(plan.executed), plan.sites) == (len(build.list_chapters()), 1)
 
 
 @pytest.mark.parametrize("profile", ["full", "auto"])

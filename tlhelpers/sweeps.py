@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -107,7 +108,9 @@ def _load(planned, folder):
 def _workers(jobs, cluster):
     """Sends what joblib runs to local processes, or to a cluster while its client is open."""
     if cluster is None:
-        with joblib.parallel_config(backend="loky", n_jobs=jobs):
+        with warnings.catch_warnings(), joblib.parallel_config(backend="loky", n_jobs=jobs):
+            # joblib replaces a worker whose memory has grown, and loses nothing
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
             yield
         return
     import distributed

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 import yaml
 
-from tlhelpers import build, profiles, records, settings
+from tlhelpers import build, plans, profiles, records, settings
 
 pytestmark = pytest.mark.timeout(2400)  # the first slow test executes every chapter
 CHAPTERS = build.list_chapters()
@@ -95,6 +95,12 @@ def test_opens_with_aims_and_ends_with_recap_and_exercises(chapter):
     prose = prose_of(chapter)
     places = [prose.index(text) for text in ("} Aims", "## Setup", "## Recap", "## Exercises")]
     assert places == sorted(places)
+
+
+def test_the_run_by_hand_has_the_sizes_of_the_grid_beside_it():
+    sizes = f"{plans.GRID_TRAIN_SIZE}, {plans.GRID_TEST_SIZE}, {plans.GRID_PER_CLASS}"
+    code = "\n".join(cell.source for cell in cells_of("book/08_how_deep.ipynb", "code"))
+    assert f"TRAIN_SIZE, TEST_SIZE, PER_CLASS = {sizes}\n" in code
 
 
 def environment_of(folder):

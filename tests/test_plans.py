@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlhelpers import manifest, plans, profiles, recipes, sweeps
+from tlhelpers import claims, manifest, plans, profiles, recipes, sweeps
 
 PLANS = {name: plan for name, (plan, _) in sweeps.SWEEPS.items()}
 
@@ -68,3 +68,8 @@ def test_a_plan_over_folds_adds_the_seed_to_each_cell():
 def test_photographs_are_trained_at_every_depth_and_in_every_way():
     assert profiles.FULL.grid_depths == tuple(plans.DEPTHS)
     assert profiles.FULL.grid_ways == tuple(plans.WAYS)
+
+
+def test_the_claim_about_forgetting_asks_for_cells_that_the_grid_of_depths_has():
+    models = {f"{one.network}-{one.recipe.strategy}" for one in PLANS["depths"]().values()}
+    assert {claims.SLOW, claims.FAST} <= models

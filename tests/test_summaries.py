@@ -286,3 +286,11 @@ def test_measured_work_of_the_cores_is_preferred_to_seconds_times_cores():
     table = summaries.cost_table([make_record(**measured), make_record(**measured, hardware=gpu)])
     assert table["device_seconds"].tolist() == [13, 10]
     assert table["seconds"].tolist() == [10, 10]
+
+
+def test_a_gain_is_that_of_the_seeds_both_models_have():
+    old = [make_fold(seed, wrong=4) for seed in (0, 1)]
+    new = [make_fold(seed, wrong=1, strategy="full") for seed in (1, 2)]
+    gain = summaries.describe_gain([*old, *new], "mobilenetv2_100-frozen", "mobilenetv2_100-full")
+    assert gain.startswith("+30.0 points (+")
+    assert summaries.describe_gain(old, "mobilenetv2_100-frozen", "mobilenetv2_100-full") == summaries.NO_RECORD

@@ -87,6 +87,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "compare_sources",
             "cost_table",
             "describe_conditions",
+            "describe_gain",
             "describe_recorded",
             "pool_predictions",
             "reproduction_table",

@@ -88,6 +88,31 @@ def calibrate(record):
     )
 
 
+def describe_gain(records, before, after):
+    """The gain in accuracy from one model to another in words, on the seeds that both have.
+
+    Args:
+        records: list of Record, of one protocol.
+        before: str. `<network>-<strategy>`.
+        after: str. `<network>-<strategy>`.
+
+    Returns:
+        str, such as `"+3.3 points (+2.5 to +4.1)"`, with the 95 % interval of the paired bootstrap over images, or
+        `NO_RECORD` when they share no seed.
+
+    Raises:
+        ValueError: as `pool_predictions`.
+    """
+    found = [{r.seed: r for r in records if r.model == model} for model in (before, after)]
+    shared = sorted(set(found[0]) & set(found[1]))
+    if not shared:
+        return NO_RECORD
+    (_, y_true, old), (_, _, new) = (pool_predictions([runs[seed] for seed in shared]) for runs in found)
+    gain = metrics.bootstrap_difference(y_true, old, new)
+    low, high = (f"{gain[end] * 100:+.1f}" for end in ("low", "high"))
+    return f"{gain['difference'] * 100:+.1f} points ({low} to {high})"
+
+
 def summarise_pooled(records):
     """Pooled test predictions, one row per protocol and model, with the two uncertainties apart.
 

@@ -45,8 +45,8 @@ format: $(READY) ## format code and strip notebooks
 serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, SEEDS); resumable
-	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS)
+records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, SEEDS, ONLY); resumable
+	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))
 
 sweep: $(READY) ## train what no chapter has room for, side by side (SWEEP, JOBS, CLUSTER, ONLY); resumable
 	$(BIN)/python -m tlhelpers.sweeps $(SWEEP) $(if $(JOBS),--jobs $(JOBS)) $(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(ONLY),--only $(ONLY))

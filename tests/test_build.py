@@ -9,6 +9,7 @@ from nbformat import v4
 
 from tlhelpers import build, devices, drawings, profiles, records, settings, sources, studies
 
+TRAINING = ("03", "04", "05", "12")
 PARAMETERS_CELL = v4.new_code_cell("COUNT = 1", metadata={"tags": ["parameters"]})
 
 
@@ -116,6 +117,7 @@ def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, m
         "09",
         "10",
         "11",
+        "12",
         "a1",
     ]
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {
@@ -126,7 +128,7 @@ def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, m
 
 @pytest.mark.parametrize("profile", ["pocket", "smoke", "auto"])
 def test_book_of_drawings_needs_the_embedded_weights_and_no_archive(plan, monkeypatch, profile):
-    monkeypatch.setattr(sources, "find_archive", lambda _: pytest.fail("looked for an archive"))
+    monkeypatch.setattr(sources, "find_archives", lambda _: pytest.fail("looked for an archive"))
     build.build_book(profile=profile)
     assert (plan.drawn, plan.weights) == (["flowers"], ["mobilenetv2_035.weights.h5"])
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {profile}
@@ -212,7 +214,7 @@ def test_command_line_reports_a_fold_that_does_not_exist(plan, capsys):
 def test_recording_executes_the_training_chapters_of_each_seed(plan, tmp_path):
     build.make_records(profile="full", protocol="published", seeds=[0, 1], folder=tmp_path)
     assert [(name[:2], parameters["SEED"]) for name, parameters in plan.executed] == [
-        (chapter, seed) for seed in (0, 1) for chapter in ("03", "04", "05")
+        (chapter, seed) for seed in (0, 1) for chapter in TRAINING
     ]
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {"full"}
     assert plan.runs == {tmp_path}
@@ -231,7 +233,7 @@ def test_recording_goes_to_the_committed_records_of_its_profile(plan, committed,
     assert plan.runs == {committed / folder}
     assert [parameters for _, parameters in plan.executed] == [
         {"PROFILE": profile, "PROTOCOL": "careful", "SEED": 1}
-    ] * 3
+    ] * len(TRAINING)
 
 
 def test_recording_measures_the_full_profile_unless_told_otherwise(plan, committed):
@@ -243,21 +245,21 @@ def test_executed_copies_of_different_recordings_never_overwrite_each_other(plan
     for profile in ("full", "pocket"):
         for protocol in ("published", "careful"):
             build.make_records(profile=profile, protocol=protocol, seeds=[0, 1], folder=tmp_path)
-    assert len(set(plan.destinations)) == len(plan.destinations) == 2 * 2 * 2 * 3
+    assert len(set(plan.destinations)) == len(plan.destinations) == 2 * 2 * 2 * len(TRAINING)
 
 
 @pytest.mark.parametrize(("profile", "backbone"), [("full", "mobilenetv2_100"), ("pocket", "mobilenetv2_035")])
 def test_recording_skips_what_is_recorded(plan, committed, monkeypatch, profile, backbone):
     recorded = [SimpleNamespace(model=model, seed=0) for model in ("baseline_cnn-scratch", f"{backbone}-last6")]
     monkeypatch.setattr(records, "load_records", lambda *_, **__: recorded)
-    build.make_records(profile=profile, protocol="published", seeds=[0])
+    build.make_records(profile=profile, protocol="published", seeds=[0], only=["03", "04", "05"])
     assert [name[:2] for name, _ in plan.executed] == ["04", "05"]
 
 
 @pytest.mark.parametrize(("profile", "backbone"), [("full", "mobilenetv2_100"), ("pocket", "mobilenetv2_035")])
 def test_training_chapters_leave_records_of_the_profiles_backbone(profile, backbone):
     chosen = profiles.choose_profile(profile)
-    listed = build.list_recorded(chosen)
+    listed = build.list_recorded(chosen, "flowers")
     assert set(listed) <= set(build.list_chapters())
     assert list(listed.values()) == [
         ["baseline_cnn-scratch"],
@@ -266,9 +268,17 @@ def test_training_chapters_leave_records_of_the_profiles_backbone(profile, backb
     ]
 
 
-def test_full_profile_leaves_records_of_every_published_model():
-    recorded = {model for models in build.list_recorded(profiles.FULL).values() for model in models}
-    assert set(studies.published_models("flowers")) <= recorded
+@pytest.mark.parametrize("study", sorted(build.RECORDED_CHAPTERS))
+def test_full_profile_leaves_records_of_every_published_model(study):
+    recorded = {model for models in build.list_recorded(profiles.FULL, study).values() for model in models}
+    assert set(studies.published_models(study)) <= recorded
+
+
+def test_recording_can_be_limited_to_some_chapters(plan, tmp_path):
+    build.make_records(profile="full", protocol="published", seeds=[0, 1], only=["12"], folder=tmp_path)
+    assert [(name[:2], parameters["SEED"]) for name, parameters in plan.executed] == [("12", 0), ("12", 1)]
+    with pytest.raises(ValueError, match=r"beginnings of \['03_baseline_cnn.ipynb', .*Received: \['99'\]"):
+        build.make_records(profile="full", protocol="published", seeds=[0], only=["99"], folder=tmp_path)
 
 
 BADGE = '<dl class="run-badge">the machine</dl>'

@@ -33,7 +33,7 @@ def runs(tmp_path, monkeypatch):
 def drawn(monkeypatch):
     """A small garden for the profiles that draw, and every way to an archive closed."""
     monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
-    monkeypatch.setattr(sources, "find_archive", lambda _: pytest.fail("looked for an archive"))
+    monkeypatch.setattr(sources, "find_archives", lambda _: pytest.fail("looked for an archive"))
 
 
 def begin(**options):
@@ -60,7 +60,7 @@ def save(chapter, strategy="frozen", seconds=1.0, network="tiny"):
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
-        ("birds", {}, r"\['flowers'\]. Received: name='birds'"),
+        ("birds", {}, r"\['fashion_mnist', 'flowers'\]. Received: name='birds'"),
         ("flowers", {"profile": "demo"}, r"\['auto', 'pocket', 'full', 'smoke'\]. Received: name='demo'"),
         ("flowers", {"protocol": "strict"}, r"\['published', 'careful'\]. Received: protocol='strict'"),
         ("flowers", {"seed": 5}, r"folds 0 to 4. Received: seed=5"),
@@ -288,7 +288,7 @@ def test_records_stand_in_for_an_incomplete_build_and_are_never_mixed_with_it(mi
     save(chapter, "one", seconds=2.0)
     found, origin = chapter.load_runs_or_records(["tiny-one", "tiny-two"])
     assert {record.seconds["training"] for record in found.values()} == {1.0}
-    assert origin == f"recorded runs on {chapter.profile.images}"
+    assert origin == f"recorded runs on {chapter.study.pictures}"
 
 
 def test_missing_runs_are_an_error_that_names_them(mirror, runs, recorded):
@@ -346,7 +346,7 @@ def test_the_plain_form_of_a_chapter_is_one_row():
     text = repr(begin(profile="pocket"))
     assert len(text.splitlines()) == 2
     assert "drawn flowers" in text
-    assert "real photographs" in repr(begin())
+    assert "photographs of flowers" in repr(begin())
 
 
 def test_by_split_cuts_rows_in_step_with_the_table(mirror):

@@ -1,6 +1,7 @@
 """The drawn edition: every planned fault is there, every file is what the plan says, and the manifest finds it all."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from tlhelpers import drawings, garden, manifest, settings, studies
 
 SMALL = 30
+SIZE = studies.get_study("flowers").drawn_size
 SEED = drawings.PICTURE_SEED
 PICTURE = ["species", "index"]
 
@@ -41,8 +43,7 @@ def drawn(tmp_path_factory):
 def small_study(monkeypatch):
     """The drawn flower study with few and tiny pictures."""
     monkeypatch.setattr(drawings, "FILES_PER_CLASS", SMALL)
-    monkeypatch.setattr(drawings, "PICTURE_SIZE", 24)
-    return studies.get_study("flowers", drawn=True)
+    return replace(studies.get_study("flowers", drawn=True), drawn_size=24)
 
 
 # The plan
@@ -109,7 +110,7 @@ def test_readable_files_are_the_planned_pictures(drawn):
     rows = fault_rows(drawn.plan, "", "mislabelled").groupby("fault").head(6)
     assert len(rows) == 12
     for row in rows.itertuples():
-        pixels = garden.draw_flower(row.species, SEED, row.index, drawings.PICTURE_SIZE)
+        pixels = garden.draw_flower(row.species, SEED, row.index, SIZE)
         assert (drawn.folder / row.file).read_bytes() == drawings.encode(pixels)
 
 
@@ -146,7 +147,7 @@ def test_broken_files_are_broken_as_planned(drawn, fault, error):
     assert len(rows) == len(CLASS_NAMES)
     for row in rows.itertuples():
         content = (drawn.folder / row.file).read_bytes()
-        whole = drawings.encode(garden.draw_flower(row.species, SEED, row.index, drawings.PICTURE_SIZE))
+        whole = drawings.encode(garden.draw_flower(row.species, SEED, row.index, SIZE))
         expected = {"empty": b"", "truncated": whole[: len(whole) // 2]}.get(fault, content)
         assert content == expected
         with pytest.raises(error):

@@ -5,6 +5,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import tensorflow as tf
@@ -64,6 +65,16 @@ def test_batches_follow_the_table_unless_shuffled(table):
 def test_the_same_seed_gives_the_same_batches_twice(table, shuffle, augment):
     options = {"shuffle": shuffle, "augment": augment, "seed": 7, "epochs": 2}
     assert_same(load(table, **options), load(table, **options))
+
+
+def test_classes_are_mixed_in_a_table_much_larger_than_the_shuffle_buffer(table, monkeypatch):
+    monkeypatch.setattr(loaders, "SHUFFLE_BUFFER", 2)
+    sorted_by_class = pd.concat([table.head(1)] * 40 + [table.tail(1)] * 40, ignore_index=True)
+    [(_, targets)] = load(sorted_by_class, shuffle=True)
+    first_half = (targets[:40] == targets.max()).mean()
+    assert 0.2 < first_half < 0.8
+    [(_, targets)] = load(sorted_by_class)
+    np.testing.assert_array_equal(targets, sorted_by_class["target"])
 
 
 @pytest.mark.parametrize("option", [{"shuffle": True}, {"augment": "light"}, {"augment": "strong"}])

@@ -3,6 +3,7 @@
 import io
 import os
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from tlhelpers.manifest import (
     rows_of,
     split_manifest,
 )
-from tlhelpers.studies import published_numbers
+from tlhelpers.studies import Place, published_numbers
 
 ROTATED = 0x0112
 TWO_CLASSES = ("daisy", "rose")
@@ -65,6 +66,7 @@ def catalogue(counts, *, duplicates=0):
         {
             "path": names,
             "label": labels,
+            "part": "",
             "sha256": [f"{i:064x}" for i in range(len(labels))],
             "width": 72,
             "height": 72,
@@ -322,6 +324,34 @@ def test_near_duplicates_need_both_hashes():
     assert manifest.group_duplicates(["a", "b", "c"], [blank, near, far]).tolist() == [0, 0, 1]
 
 
+def test_near_duplicates_are_found_across_blocks_of_comparison(monkeypatch):
+    hashes = list(np.random.default_rng(0).random((30, 2, 64)) < 0.5)
+    for first, second in ((0, 29), (3, 4), (11, 17)):
+        hashes[second] = hashes[first].copy()
+        hashes[second][:, :5] ^= True
+    names = [str(index) for index in range(30)]
+    whole = manifest.group_duplicates(names, hashes)
+    assert [whole[a] == whole[b] for a, b in ((0, 29), (3, 4), (11, 17), (0, 3))] == [True, True, True, False]
+    monkeypatch.setattr(manifest, "COMPARED_AT_ONCE", 7)
+    assert manifest.group_duplicates(names, hashes).tolist() == whole.tolist()
+
+
+def test_without_near_duplicates_identical_files_alone_are_grouped():
+    hash_of_all = np.zeros((2, 64), bool)
+    groups = manifest.group_duplicates(["a", "b", "a"], [hash_of_all] * 3, near_duplicate_bits=None)
+    assert groups.tolist() == [0, 1, 0]
+
+
+def test_perceptual_hash_is_left_out_where_it_is_not_wanted(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encode(ROSE))
+    hashed, unhashed = (
+        inspect_image(tmp_path / "a.jpg", converted_folder=tmp_path, hashed=flag) for flag in (True, False)
+    )
+    assert hashed[0] == unhashed[0]
+    assert hashed[1].shape == (2, 64)
+    assert unhashed[1] is None
+
+
 def test_chain_of_near_duplicates_is_one_group():
     hashes = [np.arange(128).reshape(2, 64) % 64 < 8 * step for step in range(3)]
     assert manifest.group_duplicates(["a", "b", "c"], hashes).tolist() == [0, 0, 0]
@@ -407,6 +437,75 @@ def test_careful_fold_keeps_groups_together_and_has_its_shares(small, seed, draw
     for part in ("train", "validation", "test"):
         mix = table.loc[table["split"] == part, "label"].value_counts(normalize=True)
         np.testing.assert_allclose(mix[list(CLASS_NAMES)], [0.15, 0.25, 0.2, 0.15, 0.25], atol=0.05)
+
+
+OFFICIAL = {"train": Place("train/{label}"), "test": Place("test/{label}")}
+
+
+@pytest.fixture
+def official(flowers):
+    """A study with official training and test parts and the source's count for validation; its manifest."""
+    study = replace(flowers, places=OFFICIAL, validation_count=60)
+    table = catalogue(dict.fromkeys(CLASS_NAMES, 80), duplicates=5)
+    return study, table.assign(part=np.where(np.arange(len(table)) % 4 == 3, "test", "train"))
+
+
+@pytest.mark.parametrize("protocol", manifest.PROTOCOLS)
+def test_official_parts_are_the_splits_and_validation_is_cut_from_training(official, protocol):
+    study, table = official
+    split = split_manifest(table, study, protocol=protocol, seed=1)
+    parts = split.groupby("split")["part"].unique().map(list).to_dict()
+    assert parts == {"train": ["train"], "validation": ["train"], "test": ["test"]}
+    assert (split["split"] == "validation").sum() == pytest.approx(60, abs=3)
+    mix = split.loc[split["split"] == "validation", "label"].value_counts()
+    assert mix.max() - mix.min() <= 3
+    again, other = (split_manifest(table, study, protocol=protocol, seed=seed) for seed in (1, 2))
+    assert split.equals(again)
+    assert not split.equals(other)
+
+
+def test_careful_leaves_out_of_the_official_test_part_what_trains_or_validates(official):
+    study, table = official
+    published, careful = (split_manifest(table, study, protocol=protocol) for protocol in manifest.PROTOCOLS)
+    leaked = count_leaks(published)
+    assert leaked > 0
+    assert count_leaks(careful) == 0
+    tested = [set(split.loc[split["split"] == "test", "path"]) for split in (published, careful)]
+    assert len(published) == len(table)
+    assert tested[1] < tested[0]
+    assert len(careful) == len(table) - len(tested[0] - tested[1])
+    assert len(careful.drop_duplicates(["group", "split"])) == careful["group"].nunique()
+
+
+def test_published_cuts_no_validation_part_where_the_source_did_not(official):
+    study, table = official
+    study = replace(study, validation_count=None)
+    assert set(split_manifest(table, study, protocol="published")["split"]) == {"train", "test"}
+    careful = split_manifest(table, study, protocol="careful")
+    assert (careful["split"] == "validation").sum() == pytest.approx(0.1 * 300, abs=4)
+
+
+def test_official_validation_part_is_kept_and_freed_of_what_trains(official):
+    study, table = official
+    study = replace(study, places=OFFICIAL | {"validation": Place("validation/{label}")})
+    table.loc[np.arange(len(table)) % 4 == 1, "part"] = "validation"
+    published, careful = (split_manifest(table, study, protocol=protocol) for protocol in manifest.PROTOCOLS)
+    assert (published["split"] == published["part"]).all()
+    assert (careful["split"] == careful["part"]).all()
+    assert set(careful["group"][careful["split"] == "train"]).isdisjoint(careful["group"][careful["split"] != "train"])
+    assert 0 < len(careful) < len(published)
+
+
+def test_files_of_official_parts_stand_in_the_manifest_with_their_part(tmp_path):
+    pictures = {
+        f"{part}/{name}/{i}.png": encode(draw_flower(name, i + 10 * (part == "test"), 24), "PNG")
+        for part in OFFICIAL
+        for name in TWO_CLASSES
+        for i in range(2)
+    }
+    table = build_manifest(fill(tmp_path / "images", pictures), TWO_CLASSES, places=OFFICIAL, workers=1)
+    assert table["part"].tolist() == ["train"] * 4 + ["test"] * 4
+    assert table["label"].tolist() == ["daisy", "daisy", "rose", "rose"] * 2
 
 
 @pytest.fixture
@@ -587,7 +686,7 @@ def test_manifest_is_built_anew_when_a_file_is_added(flowers, builds):
 
 
 def test_class_with_fewer_images_than_folds_is_named(flowers):
-    rows = [{"label": name, "sha256": f"{name}{i}", "verdict": "ok"} for name in flowers.class_names for i in range(6)]
-    table = pd.DataFrame(rows).iloc[3:].assign(group=range(27))
+    rows = [{"label": name, "sha256": f"{name}{i}"} for name in flowers.class_names for i in range(6)]
+    table = pd.DataFrame(rows).iloc[3:].assign(group=range(27), verdict="ok", part="")
     with pytest.raises(ValueError, match=r"at least 5 different images of every class\. Received: 3 of 'daisy'"):
         split_manifest(table, flowers, protocol="careful", seed=0)

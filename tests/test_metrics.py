@@ -380,3 +380,15 @@ def test_models_on_different_images_cannot_be_compared(compare, images, first, s
 )
 def test_on_the_front_is_what_nothing_beats_in_cost_and_accuracy(cost, accuracy, front):
     assert metrics.pareto_front(cost, accuracy).tolist() == front
+
+
+def test_interval_of_macro_f1_holds_the_value_and_narrows_with_more_images():
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 3, 900)
+    y_prob = np.eye(3)[np.where(rng.random(900) < 0.8, y_true, 0)]
+    widths = []
+    for count in (100, 900):
+        low, high = metrics.bootstrap_interval(y_true[:count], y_prob[:count], metric="macro_f1", samples=300)
+        assert low < metrics.evaluate(y_true[:count], y_prob[:count], "abc")["macro_f1"] < high
+        widths.append(high - low)
+    assert widths[0] > 2 * widths[1]

@@ -95,6 +95,26 @@ def test_the_baseline_gives_one_logit_per_class(image_size, num_classes):
     assert model(draw_images(2, image_size)).shape == (2, num_classes)
 
 
+@pytest.mark.parametrize(("image_size", "side"), [(8, 1), (28, 3), (48, 6)])
+def test_the_small_network_pads_its_borders_and_gives_one_logit_per_class(image_size, side):
+    model = models.small_cnn(image_size, 10)
+    assert model.get_layer("pool_3").output.shape == (None, side, side, 128)
+    assert model(draw_images(2, image_size)).shape == (2, 10)
+
+
+def test_the_small_network_draws_its_weights_from_the_seed():
+    first, again, other = (models.small_cnn(28, 10, seed=seed).get_weights() for seed in (0, 0, 1))
+    assert all((one == two).all() for one, two in zip(first, again, strict=True))
+    assert not all((one == two).all() for one, two in zip(first, other, strict=True))
+
+
+def test_pictures_too_small_for_the_small_network_are_refused():
+    with pytest.raises(ValueError, match=r"at least 8 pixels a side\. Received: image_size=7"):
+        models.small_cnn(7)
+    with pytest.raises(ValueError, match="at least two classes"):
+        models.small_cnn(28, 1)
+
+
 def test_logits_are_not_squashed_to_probabilities(backbone, head):
     for model in (models.baseline_cnn(32, 5, seed=0), models.connect(backbone, head)):
         images = draw_images(8, model.input_shape[1])

@@ -241,6 +241,20 @@ def test_the_confusion_matrix_is_shaded_by_the_share_of_the_true_class():
     assert ax.collections[0].get_clim() == (0, 1)
 
 
+def test_names_and_counts_of_many_classes_do_not_overlap():
+    names = [f"a long name {k}" for k in range(10)]
+    y_true = np.repeat(np.arange(10), 1000)
+    ax = plotting.plot_confusion_matrix(y_true, np.eye(10)[y_true], names)
+    ax.figure.draw_without_rendering()
+    corners = ax.transData.transform([[0, 0], [1, 0]])
+    cell = corners[1, 0] - corners[0, 0]
+    assert max(text.get_window_extent().width for text in ax.texts) < cell
+    for label in ax.get_xticklabels():  # turned, they are lines one above the other
+        height = label.get_fontsize() * ax.figure.dpi / 72
+        assert label.get_horizontalalignment() == "right"
+        assert cell * np.sin(np.radians(label.get_rotation())) > height
+
+
 def test_a_class_without_images_is_a_row_of_zeros():
     ax = plotting.plot_confusion_matrix([0, 0], np.eye(3)[[0, 1]], NAMES)
     assert [text.get_text() for text in ax.texts] == ["1", "1", "0"] + ["0"] * 6

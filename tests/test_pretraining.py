@@ -31,7 +31,7 @@ INDICES = [7, 3, 11, 2, 5, 19]
 
 @pytest.fixture
 def _small_pictures(monkeypatch):
-    monkeypatch.setattr(drawings, "PICTURE_SIZE", SIDE)
+    monkeypatch.setattr(pretraining, "PICTURE_SIZE", SIDE)
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def assert_same_weights(one, other):
 
 def test_the_history_holds_every_epoch_and_the_backbone_takes_pictures_as_drawn(tmp_path, tiny):
     backbone, log = pretraining.pretrain(tmp_path / "state")
-    assert backbone.input_shape == (None, drawings.PICTURE_SIZE, drawings.PICTURE_SIZE, 3)
+    assert backbone.input_shape == (None, pretraining.PICTURE_SIZE, pretraining.PICTURE_SIZE, 3)
     assert {"loss", "val_loss", "form_loss", "val_disc_loss", "probe_accuracy"} <= log["history"].keys()
     assert {len(values) for values in log["history"].values()} == {3}
     assert np.isfinite(list(log["history"].values())).all()
@@ -315,7 +315,7 @@ def test_the_card_describes_the_weights_written_beside_it(monkeypatch):
         return measured[-1]
 
     monkeypatch.setattr(pretraining, "probe_accuracy", measure)
-    backbone = models.build_backbone(pretraining.BACKBONE, drawings.PICTURE_SIZE, weights=None)
+    backbone = models.build_backbone(pretraining.BACKBONE, pretraining.PICTURE_SIZE, weights=None)
     pretraining.write_pocket(backbone, {"history": {"loss": [2.5, 1.25]}, "seconds": 12.6}, devices.prepare_device())
     written = models.build_backbone(pretraining.BACKBONE, 64, weights="pocket")
     card = sources.load_card()
@@ -336,7 +336,7 @@ def test_the_card_describes_the_weights_written_beside_it(monkeypatch):
 @pytest.fixture(scope="module")
 def shipped():
     """The embedded backbone; loading it compares its arrays with the card."""
-    return models.build_backbone(pretraining.BACKBONE, drawings.PICTURE_SIZE, weights="pocket")
+    return models.build_backbone(pretraining.BACKBONE, pretraining.PICTURE_SIZE, weights="pocket")
 
 
 def test_the_shipped_backbone_is_the_one_of_its_card_and_small(shipped):

@@ -49,27 +49,27 @@ def test_unknown_profile_in_the_environment_is_named_as_such(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "drawn", "image_size", "backbone", "weights"),
+    ("name", "drawn", "backbone", "weights"),
     [
-        ("full", False, 224, None, "imagenet"),
-        ("pocket", True, 128, "mobilenetv2_035", "pocket"),
-        ("smoke", True, 128, "mobilenetv2_035", "pocket"),
+        ("full", False, None, "imagenet"),
+        ("pocket", True, "mobilenetv2_035", "pocket"),
+        ("smoke", True, "mobilenetv2_035", "pocket"),
     ],
 )
-def test_profile_sets_images_backbone_and_weights(name, drawn, image_size, backbone, weights):
+def test_profile_sets_images_backbone_and_weights(name, drawn, backbone, weights):
     profile = choose_profile(name)
-    assert (profile.drawn, profile.image_size) == (drawn, image_size)
-    assert (profile.backbone, profile.weights) == (backbone, weights)
+    assert (profile.drawn, profile.backbone, profile.weights) == (drawn, backbone, weights)
 
 
 def test_smoke_trains_as_pocket_does_but_shorter():
     assert (SMOKE.baseline_epochs, SMOKE.head_epochs, SMOKE.fine_tuning_epochs) == (2, 2, 2)
     assert min(POCKET.baseline_epochs, POCKET.head_epochs, POCKET.fine_tuning_epochs) > 2
     assert SMOKE.grid_epochs < POCKET.grid_epochs
+    assert SMOKE.case_epochs < POCKET.case_epochs
     assert set(SMOKE.grid_rates) < set(POCKET.grid_rates)
     assert len(SMOKE.grid_per_class) < len(POCKET.grid_per_class)
     assert max(SMOKE.grid_per_class) == max(POCKET.grid_per_class)
-    given = ("name", "baseline_epochs", "head_epochs", "fine_tuning_epochs")
+    given = ("name", "baseline_epochs", "head_epochs", "fine_tuning_epochs", "case_epochs")
     rest = [name for name in vars(POCKET) if name not in given and not name.startswith("grid_")]
     assert [getattr(SMOKE, name) for name in rest] == [getattr(POCKET, name) for name in rest]
 

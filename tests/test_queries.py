@@ -17,7 +17,7 @@ from builders import (
     make_world,
 )
 
-from tlhelpers import queries
+from tlhelpers import queries, studies
 from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL
 
 pytestmark = pytest.mark.usefixtures("quick_queries")
@@ -40,7 +40,7 @@ def refuse(query, *runs):
 @pytest.mark.parametrize(
     ("query", "model", "numbers"),
     [
-        (partial(queries.is_as_accurate, model=BASELINE), BASELINE, "quoted 67%, measured 67.0% ± 6.5 (1 seed)"),
+        (partial(queries.is_as_good, model=BASELINE), BASELINE, "quoted 67%, measured 67.0% ± 6.5 (1 seed)"),
         (partial(queries.is_as_large, model=BASELINE), BASELINE, "quoted about 11.17 million, counted 11,170,000"),
         (
             queries.overfits,
@@ -144,7 +144,7 @@ def err(count):
 )
 def test_a_quoted_accuracy_is_met_by_the_interval_over_seeds(errors_per_class, holds):
     runs = make_seeds(BASELINE, [err(count) for count in errors_per_class])
-    assert queries.is_as_accurate(STUDY, runs, model=BASELINE)[0] == holds
+    assert queries.is_as_good(STUDY, runs, model=BASELINE)[0] == holds
 
 
 @pytest.mark.parametrize(
@@ -244,3 +244,24 @@ def test_a_model_without_errors_has_no_confidence_in_them(model):
 def test_seconds_of_different_machines_do_not_compare():
     world = make_world({FULL: {"hardware": GPU | {"name": "another GPU"}}}, (LAST6, PARTIAL, FULL))
     assert refuse(queries.is_best_value, *world.values()).endswith("do not compare: a GPU (1), another GPU (1)")
+
+
+@pytest.mark.parametrize(
+    ("names", "holds"), [(("tulip", "rose"), True), (("rose", "tulip"), True), (("rose", "daisy"), False)]
+)
+def test_main_confusion_counts_both_directions(names, holds):
+    query = partial(queries.is_main_confusion, names=names)
+    assert ask(query, BASELINE) == (holds, "rose and tulip: 26 of 66 errors")
+
+
+def test_nothing_confused_is_no_main_confusion():
+    perfect = {BASELINE: {"errors": {}}}
+    query = partial(queries.is_main_confusion, names=("rose", "tulip"))
+    assert ask(query, BASELINE, changes=perfect) == (False, "every picture is named rightly")
+
+
+def test_quoted_range_is_met_anywhere_inside(monkeypatch):
+    query = partial(queries.is_as_good, model=BASELINE)
+    for quoted, holds in (((0.5, 0.9), True), ((0.9, 0.95), False), ((0.3, 0.4), False)):
+        monkeypatch.setattr(studies, "published_range", lambda *_, quoted=quoted: quoted)
+        assert ask(query, BASELINE)[0] is holds

@@ -16,7 +16,7 @@ import pytest
 import requests
 from conftest import CLASS_NAMES, write_archive
 
-from tlhelpers import drawings, files, models, settings, sources, studies
+from tlhelpers import archives, drawings, files, models, settings, sources, studies
 from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
 
 ARCHIVE = "flowers-recognition.zip"
@@ -259,7 +259,7 @@ def test_compression_bomb_is_refused(provide, tmp_path, flowers):
 
 
 def test_archive_that_unpacks_to_too_much_is_refused(provide, archive_bytes, flowers, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_EXTRACTED_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_EXTRACTED_BYTES", 1000)
     provide(archive_bytes)
     total = sum(len(f"a {label}") * 50 for label in CLASS_NAMES)
     with pytest.raises(BadArchiveError, match=f"at most 1,000 bytes here. Received: {total:,} in "):
@@ -282,7 +282,7 @@ def test_images_are_extracted_once(mirror, flowers, monkeypatch):
     assert folder.name == "flowers"
     assert sorted(path.name for path in folder.iterdir()) == sorted(flowers.class_names)
     assert len(list(folder.rglob("*.jpg"))) == 8 * 5
-    monkeypatch.setattr(sources, "extract_archive", lambda *_: pytest.fail("extracted a second time"))
+    monkeypatch.setattr(archives, "extract_archives", lambda *_: pytest.fail("extracted a second time"))
     assert prepare_images(flowers) == folder
 
 
@@ -301,7 +301,8 @@ def test_another_archive_is_extracted_beside_the_first(mirror, flowers):
 )
 def test_class_folders_are_found_at_any_depth(provide, tmp_path, flowers, prefix, inner):
     provide(pack(tmp_path / "a.zip", prefix=prefix).read_bytes())
-    destination = settings.home_folder() / "images" / "flowers" / files.sha256_of(tmp_path / "a.zip")[:16]
+    key = files.sha256_of_text(files.sha256_of(tmp_path / "a.zip"))[:16]
+    destination = settings.home_folder() / "images" / key
     assert prepare_images(flowers) == destination / inner
 
 
@@ -309,7 +310,7 @@ def test_shallowest_complete_folder_is_chosen(provide, tmp_path, flowers):
     deeper = [(f"flowers/flowers/{label}/1.jpg", b"again") for label in flowers.class_names]
     provide(pack(tmp_path / "a.zip", extra=deeper).read_bytes())
     folder = prepare_images(flowers)
-    assert (folder.name, folder.parent.parent.name) == ("flowers", "flowers")
+    assert (folder.name, folder.parent.parent.name) == ("flowers", "images")
     assert (folder / "rose" / "1.jpg").read_bytes() == b"a rose" * 50
 
 
@@ -326,7 +327,7 @@ def test_incomplete_outer_folder_is_passed_over(provide, tmp_path, flowers):
 def drawn(monkeypatch):
     """The drawn edition of the flower study, small, and every way to an archive closed."""
     monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
-    monkeypatch.setattr(sources, "find_archive", lambda _: pytest.fail("looked for an archive"))
+    monkeypatch.setattr(sources, "find_archives", lambda _: pytest.fail("looked for an archive"))
     return studies.get_study("flowers", drawn=True)
 
 
@@ -352,27 +353,27 @@ def test_drawn_and_found_pictures_never_share_a_folder(mirror, flowers, monkeypa
 @pytest.mark.parametrize("name", ["archive (3).zip", "flowers-recognition.zip", "x.zip"])
 def test_dropped_archive_is_recognised_by_its_contents_and_wins_over_the_mirror(mirror, flowers, name):
     dropped = pack(Path("data") / name)
-    assert sources.find_archive(flowers) == Path.cwd() / dropped
+    assert sources.find_archives(flowers) == [Path.cwd() / dropped]
 
 
 def test_dropped_archive_of_another_content_is_passed_over(mirror, flowers):
     pack(Path("data") / "cats.zip", labels=("cat", "dog"))
     (Path("data") / "broken.zip").write_bytes(b"PK\x03\x04")
-    assert sources.find_archive(flowers) == mirror / ARCHIVE
+    assert sources.find_archives(flowers) == [mirror / ARCHIVE]
 
 
 def test_nearest_dropped_archive_wins(flowers):
     pack(settings.data_folder() / "far.zip")
     pack(Path("near.zip"))
-    assert sources.find_archive(flowers) == Path.cwd() / "near.zip"
+    assert sources.find_archives(flowers) == [Path.cwd() / "near.zip"]
 
 
 def test_mirror_wins_over_the_cache_and_the_cache_over_kaggle(mirror, flowers, monkeypatch):
     monkeypatch.setattr(sources, "_download_from_kaggle", lambda _: pytest.fail("asked Kaggle"))
     pack(cache())
-    assert sources.find_archive(flowers) == mirror / ARCHIVE
+    assert sources.find_archives(flowers) == [mirror / ARCHIVE]
     (mirror / ARCHIVE).unlink()
-    assert sources.find_archive(flowers) == cache()
+    assert sources.find_archives(flowers) == [cache()]
 
 
 def test_folder_that_kagglehub_extracted_is_used_as_it_stands(flowers, tmp_path, monkeypatch):
@@ -417,7 +418,7 @@ def test_checksum_file_is_read_as_the_usual_tools_write_it(mirror, flowers, line
     digest = files.sha256_of(mirror / ARCHIVE)
     text = line.format(digest=digest, upper=digest.upper(), zeros="0" * 64, name=ARCHIVE)
     (mirror / "SHA256SUMS").write_text(f"{text}\n\n")
-    assert sources.find_archive(flowers) == mirror / ARCHIVE
+    assert sources.find_archives(flowers) == [mirror / ARCHIVE]
 
 
 # A mirror over HTTP
@@ -450,7 +451,7 @@ def test_mirror_over_http_replaces_another_download(website, archive_bytes, flow
 
 def test_mirror_over_http_whose_checksum_differs_leaves_nothing(website, archive_bytes, flowers):
     website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(b"another")}
-    with pytest.raises(BadArchiveError, match=r"in SHA256SUMS .*does not match.*Received: "):
+    with pytest.raises(BadArchiveError, match=r"has the SHA-256 .*does not match.*Received: "):
         prepare_images(flowers)
     assert downloads() == []
     assert extracted() == []
@@ -458,10 +459,10 @@ def test_mirror_over_http_whose_checksum_differs_leaves_nothing(website, archive
 
 def test_archive_the_http_mirror_lacks_is_looked_for_elsewhere(website, flowers):
     pack(cache())
-    assert sources.find_archive(flowers) == cache()
+    assert sources.find_archives(flowers) == [cache()]
     cache().unlink()
     with pytest.raises(MissingDataError, match="no source has the archive"):
-        sources.find_archive(flowers)
+        sources.find_archives(flowers)
     assert website.requests == ["SHA256SUMS", "SHA256SUMS", ARCHIVE]
 
 
@@ -665,4 +666,4 @@ def test_dropped_archive_that_was_not_taken_is_named_with_the_reason(flowers):
     with pytest.raises(
         MissingDataError, match=r"half\.zip was not taken.*truncated(.|\n)*page\.zip was not taken.*web page"
     ):
-        sources.find_archive(flowers)
+        sources.find_archives(flowers)

@@ -38,21 +38,25 @@ def test_flower_study_has_the_published_4317_images():
 
 def test_study_names_a_backbone_that_its_source_published(study):
     networks = {model["network"] for model in published_numbers(study.name)["models"]}
-    assert study.backbone in models.BACKBONES
-    assert study.backbone in networks
+    if study.backbone:
+        assert study.backbone in models.BACKBONES
+        assert study.backbone in networks
 
 
-def test_drawn_edition_differs_in_its_pictures_and_its_folds_alone(study):
+def test_drawn_edition_differs_in_its_pictures_and_their_splits_alone(study):
     drawn = get_study(study.name, drawn=True)
     assert (study.drawn, study.fold_part) == (False, "test")
-    assert (drawn.drawn, drawn.fold_part) == (True, "train")
-    assert replace(drawn, drawn=False, fold_part="test") == study
+    assert (drawn.drawn, drawn.fold_part, drawn.places) == (True, "train", studies.ANYWHERE)
+    assert drawn.image_size == study.drawn_size
+    found = {"drawn": False, "fold_part": "test", "places": study.places, "image_size": study.image_size}
+    assert replace(drawn, **found) == study
     assert get_study(study.name) == study
+    assert (study.pictures, drawn.pictures) == (f"photographs of {study.shows}", f"drawn {study.shows}")
 
 
 @pytest.mark.parametrize("function", [get_study, published_numbers, lambda name: published_model(name, "any")])
 def test_unknown_study_is_answered_with_the_allowed_ones(function):
-    with pytest.raises(ValueError, match=r"one of \['flowers'\]\. Received: name='birds'"):
+    with pytest.raises(ValueError, match=r"one of \['fashion_mnist', 'flowers'\]\. Received: name='birds'"):
         function("birds")
 
 
@@ -67,6 +71,24 @@ def test_unknown_study_is_answered_with_the_allowed_ones(function):
 def test_published_models_are_quoted(model, accuracy, trainable):
     row = published_model("flowers", model)
     assert (row["accuracy"], row.get("trainable_parameters")) == (accuracy, trainable)
+
+
+@pytest.mark.parametrize(
+    ("study", "model", "metric", "expected", "words"),
+    [
+        ("flowers", "baseline_cnn-scratch", "accuracy", (0.67, 0.67), "67%"),
+        ("fashion_mnist", "small_cnn-scratch", "accuracy", (0.90, 0.91), "90% to 91%"),
+        ("fashion_mnist", "small_cnn-scratch", "macro_f1", (0.91, 0.91), "91%"),
+    ],
+)
+def test_published_metrics_are_quoted_as_a_number_or_a_range(study, model, metric, expected, words):
+    assert studies.published_range(study, model, metric) == expected
+    assert studies.quote(study, model, metric) == words
+
+
+def test_unpublished_metric_is_answered_with_the_published_ones():
+    with pytest.raises(ValueError, match=r"published \['accuracy', .*Received: metric='macro_f1'"):
+        studies.published_range("flowers", "baseline_cnn-scratch", "macro_f1")
 
 
 def test_unknown_model_is_answered_with_the_published_ones():

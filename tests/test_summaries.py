@@ -294,3 +294,29 @@ def test_a_gain_is_that_of_the_seeds_both_models_have():
     gain = summaries.describe_gain([*old, *new], "mobilenetv2_100-frozen", "mobilenetv2_100-full")
     assert gain.startswith("+30.0 points (+")
     assert summaries.describe_gain(old, "mobilenetv2_100-frozen", "mobilenetv2_100-full") == summaries.NO_RECORD
+
+
+def test_metrics_of_every_source_stand_below_each_other(folder):
+    for seed, wrong in enumerate((0, 1, 2)):
+        records.save_record(make_record(seed=seed, wrong=wrong), folder)
+    run = make_record(wrong=4)
+    labels = {run.model: "frozen", "mobilenetv2_100-last6": "tuned"}
+    table = summaries.metrics_table("flowers", "careful", labels, {run.model: run}, recorded=folder)
+    assert list(table.columns) == ["accuracy", "macro precision", "macro recall", "macro F1"]
+    assert table["accuracy"].to_dict() == {
+        ("frozen", "published"): "88%",
+        ("frozen", "recorded"): "90.0% ± 24.8 (3 seeds)",
+        ("frozen", "this build"): "60.0%",
+        ("tuned", "published"): "91%",
+        ("tuned", "recorded"): "no recorded run yet",
+        ("tuned", "this build"): "not run in this build",
+    }
+    assert table.loc[("frozen", "published"), "macro F1"] == "–"
+    assert table.loc[("frozen", "this build"), "macro F1"] == f"{run.metrics['macro_f1']:.1%}"
+
+
+def test_published_range_is_a_point_with_its_half_width():
+    points = summaries.compare_sources("fashion_mnist", "careful", {"small_cnn-scratch": "CNN"}, {})
+    row = points[points["source"] == "published"].iloc[0]
+    assert row["accuracy"] == pytest.approx(0.905)
+    assert row["half_width"] == pytest.approx(0.005)

@@ -5,6 +5,7 @@ python -m tlhelpers.build records --profile full --protocol published --seeds 0 
 """
 
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -29,11 +30,14 @@ KERNEL = "python3"
 # What TensorFlow says while it loads, before any setting can silence it.
 STARTUP_MESSAGE = re.compile(r"WARNING: All log messages before absl::InitializeLog|I0000 \d")
 
-# The chapters that train, and the records each leaves for one protocol and seed.
+# By study: the chapters that train, and the records each leaves for one protocol and seed.
 RECORDED_CHAPTERS = {
-    "book/03_baseline_cnn.ipynb": ["baseline_cnn-scratch"],
-    "book/04_frozen_backbone.ipynb": ["{backbone}-frozen"],
-    "book/05_fine_tuning.ipynb": ["{backbone}-{fine_tuned}", "{backbone}-{fine_tuned}_bn_updating"],
+    "flowers": {
+        "book/03_baseline_cnn.ipynb": ["baseline_cnn-scratch"],
+        "book/04_frozen_backbone.ipynb": ["{backbone}-frozen"],
+        "book/05_fine_tuning.ipynb": ["{backbone}-{fine_tuned}", "{backbone}-{fine_tuned}_bn_updating"],
+    },
+    "fashion_mnist": {"book/12_fashion_from_scratch.ipynb": ["small_cnn-scratch"]},
 }
 
 
@@ -214,24 +218,26 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
     return build_site()
 
 
-def list_recorded(profile):
-    """The records that each training chapter leaves under a profile.
+def list_recorded(profile, study):
+    """The records that each training chapter of a study leaves under a profile.
 
     Args:
         profile: Profile.
+        study: str. A key of `RECORDED_CHAPTERS`.
 
     Returns:
         dict from chapter to a list of `<network>-<strategy>`.
     """
     names = {
-        "backbone": profile.backbone or studies.get_study("flowers").backbone,
+        "backbone": profile.backbone or studies.get_study(study).backbone,
         "fine_tuned": profile.fine_tuned,
     }
-    return {chapter: [model.format(**names) for model in models] for chapter, models in RECORDED_CHAPTERS.items()}
+    chapters = RECORDED_CHAPTERS[study].items()
+    return {chapter: [model.format(**names) for model in models] for chapter, models in chapters}
 
 
-def make_records(*, profile, protocol, seeds, folder=None):
-    """Records the flower study's models by executing the chapters that train them.
+def make_records(*, profile, protocol, seeds, only=None, folder=None):
+    """Records the studies' models by executing the chapters that train them.
 
     A protocol and seed whose records are complete is skipped, so that a killed run can be started again.
 
@@ -239,16 +245,23 @@ def make_records(*, profile, protocol, seeds, folder=None):
         profile: str. A profile's name.
         protocol: str. `"published"` or `"careful"`.
         seeds: list of int.
+        only: list of str or None. Beginnings of the names of the chapters to execute; None means all.
         folder: Path or None. None means the committed records of that profile.
     """
     chosen = profiles.choose_profile(profile)
     committed = settings.pocket_folder() / "records" if chosen.drawn else settings.records_folder()
     folder = Path(folder or committed)
     os.environ["TLHELPERS_RUNS"] = str(folder)
-    for seed in seeds:
-        manifest.check_protocol(protocol, seed)
-        for chapter, models in list_recorded(chosen).items():
-            found = records.load_records("flowers", folder=folder, protocol=protocol)
+    planned = {
+        (study, chapter): models
+        for study in RECORDED_CHAPTERS
+        for chapter, models in list_recorded(chosen, study).items()
+    }
+    chapters = _select([chapter for _, chapter in planned], only)
+    for seed, ((study, chapter), models) in itertools.product(seeds, planned.items()):
+        if chapter in chapters:
+            manifest.check_protocol(protocol, seed)
+            found = records.load_records(study, folder=folder, protocol=protocol)
             if {record.model for record in found if record.seed == seed} >= set(models):
                 print(f"{chapter}, {protocol}, seed {seed}: recorded before")
                 continue
@@ -271,6 +284,7 @@ def main(arguments=None):
     recording.add_argument("--profile", default="full", choices=["full", "pocket"])
     recording.add_argument("--protocol", default="published", choices=manifest.PROTOCOLS)
     recording.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    recording.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
     options = vars(parser.parse_args(arguments))
     os.environ["TLHELPERS_QUIET"] = "1"
     try:

@@ -53,6 +53,11 @@ class Chapter:
         """The name of this profile's pretrained network: the source's own, or the embedded one."""
         return self.profile.backbone or self.study.backbone
 
+    @property
+    def image_size(self):
+        """Side of the square network input, pixels."""
+        return self.study.image_size
+
     @cached_property
     def manifest(self):
         """Every file of the study, good or bad: see `manifest.load_manifest`."""
@@ -109,7 +114,7 @@ class Chapter:
             strategy=strategy,
             profile=self.profile.name,
             seed=self.seed,
-            image_size=self.profile.image_size,
+            image_size=self.image_size,
             parameters=models.count_parameters(model),
             history=history,
             seconds=seconds,
@@ -176,7 +181,7 @@ class Chapter:
         Raises:
             ValueError: when neither has them all; the message names the missing ones.
         """
-        recorded = f"recorded runs on {self.profile.images}"
+        recorded = f"recorded runs on {self.study.pictures}"
         for origin, found in (("runs of this build", self.load_runs()), (recorded, self._load_recorded())):
             if set(names) <= set(found):
                 return {name: found[name] for name in names}, origin
@@ -257,12 +262,18 @@ class Chapter:
 
     def _repr_html_(self):
         row = devices.describe_choices(self.profile, self.device).iloc[0]
-        facts = {**row, "protocol": f"{self.protocol} ({PROTOCOL_NOTES[self.protocol]})", "date": records.today()}
+        facts = {
+            "images": self.study.pictures,
+            **row,
+            "protocol": f"{self.protocol} ({PROTOCOL_NOTES[self.protocol]})",
+            "date": records.today(),
+        }
         cells = (f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
         return f'<dl class="run-badge" aria-label="What this page was run on">{"".join(cells)}</dl>'
 
     def __repr__(self):
-        return devices.describe_choices(self.profile, self.device).to_string(index=False)
+        table = devices.describe_choices(self.profile, self.device).assign(images=self.study.pictures)
+        return table.to_string(index=False)
 
 
 def begin_chapter(study, *, profile="auto", protocol="careful", seed=0):

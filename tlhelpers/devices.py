@@ -206,7 +206,6 @@ def describe_choices(profile, device):
     unit = "GPU" if device.kind == "GPU" else "core"
     row = {
         "profile": f"{profile.name} ({profile.reason})",
-        "images": profile.images,
         "device": f"{device.name}, {device.count} {unit}{'s' * (device.count != 1)}",
         "memory": f"{device.memory_gib} GiB",
         "precision": f"{device.precision} ({device.reason})",

@@ -1,7 +1,7 @@
 """The drawn edition of a study: pictures from the garden in one folder per class, faults and all.
 
-Real collections hold unreadable files, copies, and flowers in the wrong folder. So does this one, and `plan_files` says
-which file is what.
+Real collections hold unreadable files, copies, and pictures in the wrong folder. So does this one, and `plan_files`
+says which file is what.
 """
 
 import io
@@ -13,11 +13,16 @@ import pandas as pd
 import PIL
 from PIL import Image
 
-from tlhelpers import devices, files, garden, settings
+from tlhelpers import clothes, devices, files, garden, settings, sketch
 
 PICTURE_SEED = 2026
-PICTURE_SIZE = 128
 FILES_PER_CLASS = 300
+
+# Who draws a study: the module, and its function of class, seed, index and size.
+ARTISTS = {
+    "flowers": (garden, garden.draw_flower),
+    "fashion_mnist": (clothes, clothes.draw_garment),
+}
 
 # How many files of each class are not what they seem.
 FAULTS = {
@@ -37,20 +42,22 @@ def draw_study(study, *, seed=None):
     """Draws a study's pictures into the cache folder, once.
 
     Args:
-        study: Study. Its classes are among `garden.TARGETS`.
+        study: Study. A key of `ARTISTS`.
         seed: int or None. The same seed gives the same files; None means `PICTURE_SEED`.
 
     Returns:
         Path. The folder that holds one subfolder of images per class.
     """
     seed = PICTURE_SEED if seed is None else seed
-    code = [files.sha256_of(module) for module in (__file__, garden.__file__)]
-    facts = [*code, *study.class_names, str(FILES_PER_CLASS), str(seed), PIL.__version__]
+    module, draw = ARTISTS[study.name]
+    code = [files.sha256_of(path) for path in (__file__, sketch.__file__, module.__file__)]
+    facts = [*code, *study.class_names, str(FILES_PER_CLASS), str(seed), str(study.drawn_size), PIL.__version__]
     key = files.sha256_of_text("\n".join(facts))[:16]
     destination = settings.home_folder() / "images" / f"{study.name}-drawn" / key
     if not destination.is_dir():
         with files.atomic_folder(destination) as folder:
-            draw_files(folder, plan_files(study.class_names, per_class=FILES_PER_CLASS, seed=seed), seed=seed)
+            plan = plan_files(study.class_names, per_class=FILES_PER_CLASS, seed=seed)
+            draw_files(folder, plan, partial(draw, seed=seed, size=study.drawn_size))
     return destination
 
 
@@ -58,13 +65,13 @@ def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
     """What each file of a drawn collection is.
 
     Args:
-        class_names: sequence of str. Keys of `garden.TARGETS`.
+        class_names: sequence of str.
         per_class: int. Files in each class folder.
         seed: int.
 
     Returns:
-        pandas.DataFrame with `file` (str, `<label>/<number>.jpg`), `label`, `species` (what is drawn), `index` (int,
-        which picture of that species) and `fault` (a key of `FAULTS`, or an empty string).
+        pandas.DataFrame with `file` (str, `<label>/<number>.jpg`), `label`, `species` (the class that is drawn),
+        `index` (int, which picture of that class) and `fault` (a key of `FAULTS`, or an empty string).
 
     Raises:
         ValueError: when a class is too small to hold the faults.
@@ -83,18 +90,18 @@ def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
     return plan.assign(file=plan["label"] + "/" + number + ".jpg")
 
 
-def draw_files(folder, plan, *, seed=PICTURE_SEED):
+def draw_files(folder, plan, draw):
     """Draws the files of a plan, the faulty ones too.
 
     Args:
         folder: Path.
         plan: pandas.DataFrame, as from `plan_files`.
-        seed: int. Names the set of pictures.
+        draw: callable, picklable. From a class and `index=` to a uint8 array `(size, size, 3)`.
     """
     for label in plan["label"].unique():
         (Path(folder) / label).mkdir(parents=True)
-    draw = partial(_draw_file, folder=Path(folder), seed=seed)
-    list(devices.map_over_cores(draw, plan.to_dict("records"), description="Drawing flowers"))
+    write = partial(_draw_file, folder=Path(folder), draw=draw)
+    list(devices.map_over_cores(write, plan.to_dict("records"), description="Drawing pictures"))
 
 
 def encode(pixels, *, quality=garden.JPEG_QUALITY):
@@ -133,12 +140,12 @@ def _row(label, species, index, fault):
     return {"label": label, "species": species, "index": index, "fault": fault}
 
 
-def _draw_file(row, *, folder, seed):
+def _draw_file(row, *, folder, draw):
     path, fault = folder / row["file"], row["fault"]
-    pixels = garden.draw_flower(row["species"], seed, row["index"], PICTURE_SIZE)
+    pixels = draw(row["species"], index=row["index"])
     content = encode(pixels)
     if fault == "near duplicate":
-        smaller = Image.fromarray(pixels).resize((PICTURE_SIZE - 16,) * 2, Image.Resampling.LANCZOS)
+        smaller = Image.fromarray(pixels).resize((len(pixels) * 7 // 8,) * 2, Image.Resampling.LANCZOS)
         content = encode(np.asarray(smaller), quality=60)
     elif fault == "empty":
         content = b""

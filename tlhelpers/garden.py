@@ -5,18 +5,15 @@ photographs hard: background, clutter, scale, place, turn and tilt, several bloo
 cast, blur, noise.
 """
 
-import colorsys
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import ImageDraw
 
-SUPERSAMPLING = 2
+from tlhelpers import sketch
+
 JPEG_QUALITY = 88
-ALONG = np.linspace(0, 1, 8)
 UNTURNED = np.eye(2)
-THERE_AND_BACK = np.concatenate([ALONG, ALONG[::-1]])
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 
 
@@ -148,8 +145,8 @@ def draw_flower(species, seed, index, size=96):
             raise ValueError(f"A target is one of {sorted(TARGETS)}. Received: species={species!r}")
         species = TARGETS[species]
     rng = np.random.default_rng([seed, index, *species.name.encode()])
-    side = size * SUPERSAMPLING
-    canvas = _background(rng, side)
+    side = size * sketch.SUPERSAMPLING
+    canvas = sketch.background(rng, side)
     light = rng.uniform(0.55, 1.15)
     blooms = 1 + int(rng.random() < 0.3) * int(rng.integers(1, 4))
     radius = side * rng.uniform(0.2, 0.46) / blooms**0.35
@@ -158,8 +155,8 @@ def draw_flower(species, seed, index, size=96):
         spread = 0.12 if blooms == 1 else 0.33
         centre = side * (0.5 + rng.uniform(-spread, spread, 2))
         _draw_bloom(canvas, rng, species, hue, centre, radius * rng.uniform(0.8, 1.1))
-    _occlude(canvas, rng, side)
-    return _photograph(canvas, rng, size, light)
+    sketch.occlude(canvas, rng, side)
+    return sketch.photograph(canvas, rng, size, light)
 
 
 def draw_species(seed, index):
@@ -216,56 +213,13 @@ def _draw_bloom(canvas, rng, species, hue, centre, radius):
     draw = ImageDraw.Draw(canvas, "RGBA")
     _stem(draw, rng, species, centre, radius, upright=form == "cup")
     tilt = rng.uniform(0.45, 1.0) if form != "cup" else 1.0
-    place = _Place(centre, radius, rng.uniform(0, 2 * np.pi), tilt, rng.uniform(0, np.pi))
+    place = sketch.Frame(centre, radius, rng.uniform(0, 2 * np.pi), tilt, rng.uniform(0, np.pi))
     {"rays": _rays, "rosette": _rosette, "cup": _cup, "clock": _clock}[form](draw, rng, species, hue, place)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a flower stands and how it is turned: takes its own coordinates, in radii, to the canvas."""
-
-    centre: np.ndarray
-    radius: float
-    turn: float
-    tilt: float
-    towards: float
-
-    @cached_property
-    def _matrix(self):
-        axes = _rotation(self.towards)
-        return self.radius * _rotation(self.turn).T @ axes @ np.diag([1, self.tilt]) @ axes.T
-
-    def points(self, points):
-        """Points in the flower's coordinates, as `[x0, y0, x1, y1, …]` on the canvas."""
-        return (points @ self._matrix + self.centre).ravel().tolist()
-
-
-def _rotation(angle):
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.array([[cosine, -sine], [sine, cosine]])
-
-
-def _petal(length, width, tip, start=0.0):
-    """The outline of a petal that points along x: widest at `tip` of its length."""
-    half = 0.5 * width * length * np.sin(np.pi * ALONG ** (np.log(0.5) / np.log(min(max(tip, 0.2), 0.9)))) ** 0.8
-    outline = np.empty((2 * len(ALONG), 2))
-    outline[:, 0] = start + THERE_AND_BACK * (length - start)
-    outline[: len(ALONG), 1] = half
-    outline[len(ALONG) :, 1] = -half[::-1]
-    return outline
-
-
-def _colour(rng, hue, *, value=1.0, spread=0.03, alpha=255):
-    """An RGBA colour near a hue."""
-    shift = rng.standard_normal(3) * spread
-    h, s, v = (hue[0] + shift[0] / 3) % 1, hue[1] + shift[1], hue[2] * value + shift[2]
-    rgb = colorsys.hsv_to_rgb(h, min(max(s, 0), 1), min(max(v, 0), 1))
-    return (*(int(255 * channel) for channel in rgb), alpha)
 
 
 def _draw_petal(draw, rng, hue, place, outline, shade, turn=UNTURNED):
     """A petal with a darker rim and a lighter middle."""
-    red, green, blue, _ = colour = _colour(rng, hue, value=shade)
+    red, green, blue, _ = colour = sketch.near_colour(rng, hue, value=shade)
     rim = (int(red * 0.72), int(green * 0.72), int(blue * 0.72), 255)
     draw.polygon(place.points(outline @ turn), fill=colour, outline=rim)
     middle = (min(255, red + 18), min(255, green + 18), min(255, blue + 18), 150)
@@ -281,27 +235,24 @@ def _rays(draw, rng, species, hue, place):
         length = 1 - 0.22 * ring
         for k in range(count):
             angle = 2 * np.pi * (k + 0.5 * ring) / count + rng.normal(0, 0.04)
-            outline = _petal(length * rng.uniform(0.88, 1.05), width, tip, start=disc * 0.6)
+            outline = sketch.petal_outline(length * rng.uniform(0.88, 1.05), width, tip, start=disc * 0.6)
             shade = 0.86 + 0.07 * ring + rng.uniform(-0.05, 0.05)
-            _draw_petal(draw, rng, hue, place, outline, shade, _rotation(angle).T)
+            _draw_petal(draw, rng, hue, place, outline, shade, sketch.rotation(angle).T)
     _disc(draw, rng, species.disc_hue, place, disc)
 
 
 def _disc(draw, rng, hue, place, radius):
     if radius < 0.03:
         return
-    draw.polygon(place.points(_circle(radius)), fill=_colour(rng, hue, value=0.85))
+    draw.polygon(place.points(sketch.circle(radius)), fill=sketch.near_colour(rng, hue, value=0.85))
     k = np.arange(1, 40)
     seeds = (radius * np.sqrt(k / 40))[:, None] * np.stack([np.cos(k * GOLDEN_ANGLE), np.sin(k * GOLDEN_ANGLE)], 1)
     dot = max(1.0, place.radius * radius * 0.07)
     places = place.points(seeds)
     for x, y in zip(places[::2], places[1::2], strict=True):
-        draw.ellipse([x - dot, y - dot, x + dot, y + dot], fill=_colour(rng, hue, value=rng.uniform(0.55, 1.25)))
-
-
-def _circle(radius, points=20):
-    angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+        draw.ellipse(
+            [x - dot, y - dot, x + dot, y + dot], fill=sketch.near_colour(rng, hue, value=rng.uniform(0.55, 1.25))
+        )
 
 
 def _rosette(draw, rng, species, hue, place):
@@ -314,9 +265,9 @@ def _rosette(draw, rng, species, hue, place):
         for k in range(count):
             angle = start + 2 * np.pi * k / count + ring * GOLDEN_ANGLE + rng.normal(0, 0.1)
             width = rng.uniform(*species.width)
-            outline = _petal(radius * rng.uniform(0.9, 1.05), width * 1.1, 0.68)
+            outline = sketch.petal_outline(radius * rng.uniform(0.9, 1.05), width * 1.1, 0.68)
             shade = 0.98 - 0.3 * ring / rings + rng.uniform(-0.08, 0.08)
-            _draw_petal(draw, rng, hue, place, outline, shade, _rotation(angle).T)
+            _draw_petal(draw, rng, hue, place, outline, shade, sketch.rotation(angle).T)
     _disc(draw, rng, (hue[0], hue[1], hue[2] * 0.6), place, rng.uniform(*species.disc) * 0.5)
 
 
@@ -324,16 +275,18 @@ def _cup(draw, rng, species, hue, place):
     """A flower seen from the side: petals that rise from one point, the ones in front last."""
     rings = int(rng.integers(species.rings[0], species.rings[1] + 1))
     count = int(rng.integers(species.petals[0], species.petals[1] + 1))
-    upright = _Place(
+    upright = sketch.Frame(
         place.centre + np.array([0, place.radius * 0.55]), place.radius * 1.35, rng.normal(0, 0.25), 1.0, 0.0
     )
     opening = rng.uniform(0.25, 0.75)
     for ring in range(rings):
         fan = np.linspace(-opening, opening, count) * (1 - 0.35 * ring)
         for angle in fan[np.argsort(-np.abs(fan))]:
-            outline = _petal(rng.uniform(0.9, 1.05), rng.uniform(*species.width), rng.uniform(*species.tip))
+            outline = sketch.petal_outline(
+                rng.uniform(0.9, 1.05), rng.uniform(*species.width), rng.uniform(*species.tip)
+            )
             shade = 0.78 + 0.11 * ring + rng.uniform(-0.06, 0.06)
-            _draw_petal(draw, rng, hue, upright, outline, shade, _rotation(angle - np.pi / 2).T)
+            _draw_petal(draw, rng, hue, upright, outline, shade, sketch.rotation(angle - np.pi / 2).T)
 
 
 def _clock(draw, rng, species, hue, place):
@@ -354,80 +307,14 @@ def _stem(draw, rng, species, centre, radius, *, upright):
         return
     foot = centre + radius * np.array([rng.normal(0, 0.25), rng.uniform(2.0, 3.5)])
     green = (rng.uniform(0.22, 0.36), rng.uniform(0.4, 0.75), rng.uniform(0.3, 0.6))
-    draw.line([*centre, *foot], fill=_colour(rng, green), width=max(2, int(radius * rng.uniform(0.08, 0.14))))
+    draw.line(
+        [*centre, *foot], fill=sketch.near_colour(rng, green), width=max(2, int(radius * rng.uniform(0.08, 0.14)))
+    )
     for _ in range(int(rng.integers(1, 4))):
         origin = centre + (foot - centre) * rng.uniform(0.35, 0.9)
-        place = _Place(
+        place = sketch.Frame(
             origin, radius * rng.uniform(0.8, 1.6), -np.pi / 2 + rng.choice([-1, 1]) * rng.uniform(0.3, 1.2), 1.0, 0.0
         )
-        _draw_petal(draw, rng, green, place, _petal(1, rng.uniform(*species.leaf), 0.45), rng.uniform(0.8, 1.1))
-
-
-def _background(rng, full_side):
-    """Soft patches of colour, then blades, leaves or specks."""
-    side = full_side // SUPERSAMPLING
-    base = np.array(colorsys.hsv_to_rgb(*_ground(rng)))
-    coarse = int(rng.integers(3, 9))
-    patches = (
-        base + rng.normal(0, rng.uniform(0.03, 0.16), (coarse, coarse, 1)) + rng.normal(0, 0.04, (coarse, coarse, 3))
-    )
-    image = Image.fromarray((np.clip(patches, 0, 1) * 255).astype(np.uint8)).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
-    draw = ImageDraw.Draw(image, "RGBA")
-    for _ in range(int(rng.integers(0, 28))):
-        x, y = rng.uniform(0, side, 2)
-        place = _Place(np.array([x, y]), side * rng.uniform(0.1, 0.5), rng.uniform(0, 2 * np.pi), 1.0, 0.0)
-        hue = (rng.uniform(0.15, 0.42), rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.7))
-        draw.polygon(
-            place.points(_petal(1, rng.uniform(0.04, 0.35), 0.5)),
-            fill=_colour(rng, hue, alpha=int(rng.integers(90, 230))),
+        _draw_petal(
+            draw, rng, green, place, sketch.petal_outline(1, rng.uniform(*species.leaf), 0.45), rng.uniform(0.8, 1.1)
         )
-    for _ in range(int(rng.integers(0, 7))):
-        x, y = rng.uniform(0, side, 2)
-        dot = side * rng.uniform(0.01, 0.07)
-        draw.ellipse(
-            [x - dot, y - dot, x + dot, y + dot],
-            fill=_colour(rng, (rng.random(), rng.random(), rng.random()), alpha=150),
-        )
-    image = image.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.0, 0.025)))
-    return image.resize((full_side, full_side), Image.Resampling.BILINEAR)
-
-
-def _ground(rng):
-    """A ground's colour: mostly green, sometimes soil, sky, dark or pale."""
-    kind = rng.choice(5, p=[0.5, 0.14, 0.12, 0.14, 0.1])
-    low, high = (
-        ((0.2, 0.25, 0.15), (0.4, 0.75, 0.55)),
-        ((0.05, 0.25, 0.2), (0.1, 0.6, 0.5)),
-        ((0.53, 0.15, 0.6), (0.62, 0.6, 0.95)),
-        ((0.0, 0.0, 0.02), (1.0, 0.5, 0.2)),
-        ((0.0, 0.0, 0.6), (1.0, 0.25, 0.95)),
-    )[kind]
-    return rng.uniform(low, high)
-
-
-def _occlude(canvas, rng, side):
-    """Blades or leaves in front of the flower, in some pictures."""
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    for _ in range(int(rng.integers(1, 5)) if rng.random() < 0.3 else 0):
-        place = _Place(rng.uniform(0, side, 2), side * rng.uniform(0.3, 0.8), rng.uniform(0, 2 * np.pi), 1.0, 0.0)
-        hue = (rng.uniform(0.18, 0.4), rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.6))
-        draw.polygon(place.points(_petal(1, rng.uniform(0.04, 0.25), 0.5)), fill=_colour(rng, hue))
-
-
-def _photograph(canvas, rng, size, light):
-    """Blur, light and its fall-off, colour cast and noise; then the size asked for."""
-    if rng.random() < 0.25:
-        canvas = canvas.filter(ImageFilter.GaussianBlur(canvas.width * rng.uniform(0.004, 0.016)))
-    if rng.random() < 0.5:
-        canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float32)
-    ramp = np.linspace(-1, 1, size, dtype=np.float32)
-    slope = rng.normal(0, 0.13, 2)
-    shade = light + slope[0] * ramp[:, None] + slope[1] * ramp[None, :]
-    cast = rng.normal(1, 0.07, 3).astype(np.float32)
-    noise = rng.standard_normal((size, size, 1), dtype=np.float32) * rng.uniform(1, 11)
-    contrast = rng.uniform(0.75, 1.15)
-    pixels = (pixels * shade[:, :, None] * cast - 110) * contrast + 110 + noise
-    return np.clip(pixels, 0, 255).astype(np.uint8)

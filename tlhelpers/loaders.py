@@ -88,6 +88,8 @@ def load_dataset(
         raise ValueError(f"augment is None or one of {sorted(AUGMENTATIONS)}. Received: augment={augment!r}")
     read_size = read_size if augment and read_size else image_size
     place = choose_cache(len(table), read_size) if cache == "auto" else cache
+    if shuffle and len(table) > SHUFFLE_BUFFER:  # class by class, a buffer would hold a few classes alone
+        table = table.sample(frac=1, random_state=seed)
     paths = table["path"].to_numpy(dtype=str)
     targets = table["target"].to_numpy(dtype="int32")
     dataset = tf.data.Dataset.from_tensor_slices((paths, targets))

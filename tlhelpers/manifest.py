@@ -9,19 +9,21 @@ import pandas as pd
 from PIL import Image, ImageOps
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit, train_test_split
 
-from tlhelpers import devices, files, settings, sources
+from tlhelpers import devices, files, layouts, settings, sources, studies
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 FOLDS = 5
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0
-NEAR_DUPLICATE_BITS = 8
+LEFT_OUT = "left out"
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
 PROTOCOLS = ("published", "careful")
 SPLITS = ("train", "validation", "test")
+COLUMNS = ("path", "label", "part", "sha256", "width", "height", "verdict", "reason")
+COMPARED_AT_ONCE = 4096  # perceptual hashes; a square of theirs is 64 MiB
 
 # Verdicts under which an image can be read. `converted` ones were written anew as upright 8-bit RGB;
 # `two_classes` ones, or duplicates of theirs, are filed under more than one class.
@@ -36,9 +38,9 @@ def load_manifest(study):
         study: Study.
 
     Returns:
-        pandas.DataFrame with one row per file, sorted by path: `path` (str, absolute), `label` (class name),
-        `sha256`, `width` and `height` (pixels, 0 when unreadable), `verdict`, `reason`, `group` (int; files
-        that are exact or near duplicates of each other share it).
+        pandas.DataFrame with one row per file, by part, class and path: `path` (str, absolute), `label` (class name),
+        `part` (the official part, or an empty string), `sha256`, `width` and `height` (pixels, 0 when unreadable),
+        `verdict`, `reason`, `group` (int; files that are exact or near duplicates of each other share it).
 
     Raises:
         MissingDataError: when no source has the images.
@@ -46,21 +48,27 @@ def load_manifest(study):
         ValueError: when a class has no readable image.
     """
     folder = sources.prepare_images(study)
-    cache = settings.home_folder() / "manifests" / f"{study.name}-{_folder_key(folder)}.csv"
+    cache = settings.home_folder() / "manifests" / f"{study.name}-{_folder_key(folder, study)}.csv"
     if cache.is_file():
         return pd.read_csv(cache, keep_default_na=False)
-    manifest = build_manifest(folder, study.class_names)
+    manifest = build_manifest(
+        folder, study.class_names, places=study.places, near_duplicate_bits=study.near_duplicate_bits
+    )
     with files.atomic_file(cache) as temporary:
         manifest.to_csv(temporary, index=False)
     return manifest
 
 
-def build_manifest(folder, class_names, *, workers=None):
+def build_manifest(
+    folder, class_names, *, places=studies.ANYWHERE, near_duplicate_bits=studies.NEAR_DUPLICATE_BITS, workers=None
+):
     """Decodes every file below a folder of class folders and finds the duplicates among them.
 
     Args:
-        folder: Path. Holds one subfolder per class.
+        folder: Path. Holds one subfolder per class, or per official part and class.
         class_names: sequence of str. The classes in label order.
+        places: dict from an official part to a Place, see `Study`.
+        near_duplicate_bits: int or None. See `group_duplicates`.
         workers: int or None. Processes to use; None means one per core.
 
     Returns:
@@ -71,33 +79,34 @@ def build_manifest(folder, class_names, *, workers=None):
     """
     if len(class_names) < 2:
         raise ValueError(f"A manifest needs at least two classes. Received: class_names={list(class_names)}")
-    paths = [path for name in class_names for path in sorted((Path(folder) / name).rglob("*"))]
-    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
-    inspect = partial(inspect_image, converted_folder=settings.home_folder() / "converted")
-    inspected = devices.map_over_cores(inspect, paths, description="Reading images", workers=workers)
+    listed = layouts.list_images(folder, class_names, places)
+    inspect = partial(
+        inspect_image, converted_folder=settings.home_folder() / "converted", hashed=near_duplicate_bits is not None
+    )
+    inspected = devices.map_over_cores(inspect, list(listed["path"]), description="Reading images", workers=workers)
     rows, hashes = [], []
-    for path, (facts, image_hash) in zip(paths, inspected, strict=True):
-        label = path.relative_to(folder).parts[0]
-        rows.append({"path": str(path), "label": label, **facts})
+    for (path, label, part), (facts, image_hash) in zip(listed.itertuples(index=False), inspected, strict=True):
+        readable_path = facts.pop("readable_path", str(path))
+        rows.append({"path": readable_path, "label": label, "part": part, **facts})
         hashes.append(image_hash)
-    manifest = pd.DataFrame(rows, columns=["path", "label", "sha256", "width", "height", "verdict", "reason"])
+    manifest = pd.DataFrame(rows, columns=COLUMNS)
     _check_classes(manifest, class_names, folder)
-    manifest["path"] = [row.pop("readable_path", path) for row, path in zip(rows, manifest["path"], strict=True)]
-    manifest["group"] = group_duplicates(manifest["sha256"], hashes)
+    manifest["group"] = group_duplicates(manifest["sha256"], hashes, near_duplicate_bits=near_duplicate_bits)
     return _mark_two_classes(manifest)
 
 
-def inspect_image(path, *, converted_folder):
+def inspect_image(path, *, converted_folder, hashed=True):
     """Reads one file and says what it is.
 
     Args:
         path: Path.
         converted_folder: Path. Where a readable image that is no upright 8-bit RGB or grey JPEG or PNG is
             written anew, so that every reader after this one sees the same pixels.
+        hashed: bool. Whether the perceptual hash is wanted.
 
     Returns:
         tuple of a dict (`sha256`, `width`, `height`, `verdict`, `reason`, and `readable_path` when converted)
-        and a perceptual hash (bool array `(2, 64)`, or None when unreadable).
+        and a perceptual hash (bool array `(2, 64)`, or None when unreadable or not wanted).
     """
     facts = {"sha256": files.sha256_of(path), "width": 0, "height": 0, "verdict": "ok", "reason": ""}
     if path.stat().st_size == 0:
@@ -121,7 +130,7 @@ def inspect_image(path, *, converted_folder):
         with files.atomic_file(converted) as temporary:
             upright.save(temporary)
         facts |= {"verdict": "converted", "reason": reason, "readable_path": str(converted)}
-    return facts, perceptual_hash(upright)
+    return facts, perceptual_hash(upright) if hashed else None
 
 
 def perceptual_hash(image):
@@ -129,15 +138,16 @@ def perceptual_hash(image):
     return np.stack([imagehash.phash(image).hash.ravel(), imagehash.dhash(image).hash.ravel()])
 
 
-def group_duplicates(sha256, hashes):
+def group_duplicates(sha256, hashes, *, near_duplicate_bits=studies.NEAR_DUPLICATE_BITS):
     """Groups files that are the same to the byte or nearly the same to the eye.
 
     Two images are near duplicates when both their pHash and their dHash differ in at most
-    `NEAR_DUPLICATE_BITS` of 64 bits; groups are the connected components.
+    `near_duplicate_bits` of 64 bits; groups are the connected components.
 
     Args:
         sha256: sequence of str.
         hashes: sequence of bool arrays `(2, 64)`, None for a file that is no image.
+        near_duplicate_bits: int or None. None groups identical files alone.
 
     Returns:
         int array `(n,)`. The group of each file.
@@ -148,17 +158,23 @@ def group_duplicates(sha256, hashes):
     same = np.flatnonzero(np.diff(codes[order]) == 0)
     pairs = [np.stack([order[same], order[same + 1]])]
     readable = np.array([i for i, image_hash in enumerate(hashes) if image_hash is not None], dtype=int)
-    if len(readable):
+    if len(readable) and near_duplicate_bits is not None:
         signs = np.stack([hashes[i] for i in readable]).astype(np.float32) * 2 - 1
-        near = np.ones((len(readable), len(readable)), dtype=bool)
-        for kind in range(signs.shape[1]):
-            bits = signs.shape[2]
-            distance = (bits - signs[:, kind] @ signs[:, kind].T) / 2
-            near &= distance <= NEAR_DUPLICATE_BITS
-        pairs.append(readable[np.stack(np.nonzero(np.triu(near, 1)))])
+        pairs += [readable[found] for found in _near_pairs(signs, near_duplicate_bits)]
     first, second = np.concatenate(pairs, axis=1)
     graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
+
+
+def _near_pairs(signs, bits):
+    """Pairs of rows whose hashes, given as signs `(n, kinds, 64)`, are near: int arrays `(2, pairs)`."""
+    length = signs.shape[2]
+    for start in range(0, len(signs), COMPARED_AT_ONCE):
+        block, rest = signs[start : start + COMPARED_AT_ONCE], signs[start:]
+        near = np.ones((len(block), len(rest)), dtype=bool)
+        for kind in range(signs.shape[1]):
+            near &= (length - block[:, kind] @ rest[:, kind].T) / 2 <= bits
+        yield np.stack(np.nonzero(np.triu(near, 1))) + start
 
 
 def split_manifest(manifest, study, *, protocol="careful", seed=0):
@@ -170,11 +186,15 @@ def split_manifest(manifest, study, *, protocol="careful", seed=0):
     test part, and a tenth of all images is cut from the rest for validation.
     Of drawn pictures the fold is the training part and the rest tests, see `Study.fold_part`.
 
+    Where a study has official parts, these are the splits. A missing validation part is cut from the training
+    part by the seed; `published` does so only where the source did. `careful` then leaves out of validation and
+    test what has a duplicate in the parts before.
+
     Args:
         manifest: pandas.DataFrame, as from `load_manifest`.
         study: Study.
         protocol: str. `"published"` or `"careful"`.
-        seed: int. `published`: seeds the shuffle. `careful`: the fold, 0 to 4.
+        seed: int. `published`: seeds the shuffle. `careful`: the fold, 0 to 4. Official parts: seeds the cut.
 
     Returns:
         pandas.DataFrame. The usable rows of `manifest` with `target` (int, index of the class) and `split`
@@ -186,6 +206,8 @@ def split_manifest(manifest, study, *, protocol="careful", seed=0):
     check_protocol(protocol, seed)
     usable = manifest[manifest["verdict"].isin(USABLE[protocol])].reset_index(drop=True)
     usable["target"] = usable["label"].map({name: i for i, name in enumerate(study.class_names)})
+    if usable["part"].any():
+        return _official_split(usable, study, protocol, seed)
     split = _published_split if protocol == "published" else _careful_split
     return usable.assign(split=split(usable, study, seed))
 
@@ -269,6 +291,28 @@ def _careful_split(usable, study, seed):
     return split
 
 
+def _official_split(usable, study, protocol, seed):
+    split = usable["part"].copy()
+    if "validation" not in study.places and (protocol == "careful" or study.validation_count):
+        split[_cut_validation(usable[split == "train"], study, seed)] = "validation"
+    if protocol == "careful":
+        for part, earlier in (("validation", ["train"]), ("test", ["train", "validation"])):
+            seen = usable.loc[split.isin(earlier), "group"]
+            split[(split == part) & usable["group"].isin(seen)] = LEFT_OUT
+    table = usable.assign(split=split)
+    return table[split != LEFT_OUT].reset_index(drop=True)
+
+
+def _cut_validation(train, study, seed):
+    """Rows of a training part that validate: as many as the source took, or a tenth; duplicates stay together."""
+    groups = train.drop_duplicates("group")
+    share = study.validation_count / len(train) if study.validation_count else VALIDATION_SHARE
+    _, chosen = train_test_split(
+        groups["group"], test_size=round(share * len(groups)), stratify=groups["target"], random_state=seed
+    )
+    return train.index[train["group"].isin(chosen)]
+
+
 def _other_part(study):
     return "train" if study.fold_part == "test" else "test"
 
@@ -325,9 +369,9 @@ def _check_classes(manifest, class_names, folder):
         )
 
 
-def _folder_key(folder):
-    """Names a folder's state: its path, and every file's size and time of change."""
-    facts = [f"version {MANIFEST_VERSION}, {NEAR_DUPLICATE_BITS} bits", str(folder)]
+def _folder_key(folder, study):
+    """Names a folder's state: its path, how it is read, and every file's size and time of change."""
+    facts = [f"version {MANIFEST_VERSION}, {study.near_duplicate_bits} bits, {study.places}", str(folder)]
     for entry in sorted(Path(folder).rglob("*")):
         if entry.is_file():
             status = entry.stat()

@@ -111,22 +111,28 @@ def reliability_table(y_true, y_prob, *, bins=CALIBRATION_BINS):
     }
 
 
-def bootstrap_interval(y_true, y_prob, *, seed=0, samples=BOOTSTRAP_SAMPLES):
-    """A 95 % interval of the accuracy over other draws of test images.
+def bootstrap_interval(y_true, y_prob, *, metric="accuracy", seed=0, samples=BOOTSTRAP_SAMPLES):
+    """A 95 % interval of a metric over other draws of test images.
 
     Args:
         y_true: int array `(n,)`.
         y_prob: float array `(n, classes)`.
+        metric: str. A key of `PAIRED_METRICS`.
         seed: int.
         samples: int. Resamples.
 
     Returns:
         tuple of two floats in 0..1.
     """
-    correct = np.asarray(y_prob).argmax(axis=1) == np.asarray(y_true)
-    draws = np.random.default_rng(seed).binomial(len(correct), correct.mean(), size=samples)
+    y_true, y_prob, generator = np.asarray(y_true), np.asarray(y_prob), np.random.default_rng(seed)
+    count = len(y_true)
+    if metric == "accuracy":  # a resample's count of right answers, drawn at once
+        draws = generator.binomial(count, _accuracy(y_true, y_prob), size=samples) / count
+    else:
+        resamples = (generator.integers(0, count, count) for _ in range(samples))
+        draws = [PAIRED_METRICS[metric](y_true[rows], y_prob[rows]) for rows in resamples]
     tail = (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile(draws / len(correct), [tail, 1 - tail])
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
 

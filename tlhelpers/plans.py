@@ -47,6 +47,7 @@ def plan_models():
     """
     plan = [
         ("mobilenetv2_100", "full", SEEDS),
+        ("mobilenetv2_100", "full_longer", SEEDS),
         ("mobilenetv2_100", "frozen_depths", SEEDS),
         ("mobilenetv2_100", "frozen_linear", SEEDS),
         ("mobilenetv2_035", "frozen_linear", SEEDS),

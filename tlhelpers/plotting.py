@@ -17,6 +17,7 @@ from tlhelpers import metrics
 PALETTE = sns.color_palette("colorblind").as_hex()
 TRAIN_COLOUR, VALIDATION_COLOUR = PALETTE[0], PALETTE[1]
 WIDTH = 7.0
+MATRIX_SIDE, MATRIX_CELL = 3.9, 0.55  # inches: of a confusion matrix, and of one cell where there are many classes
 FIGURE_RESOLUTION = 144
 
 
@@ -116,7 +117,8 @@ def plot_confusion_matrix(y_true, y_prob, class_names, *, ax=None):
         Axes.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(4.6, 3.9))
+        side = max(MATRIX_SIDE, MATRIX_CELL * len(class_names))
+        _, ax = plt.subplots(figsize=(side + 0.7, side))
     counts = confusion_matrix(y_true, np.asarray(y_prob).argmax(axis=1), labels=range(len(class_names)))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     sns.heatmap(
@@ -135,7 +137,7 @@ def plot_confusion_matrix(y_true, y_prob, class_names, *, ax=None):
     )
     _contrast_texts(ax)
     ax.set(xlabel="predicted", ylabel="true")
-    ax.tick_params(axis="x", rotation=30)
+    plt.setp(ax.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     ax.tick_params(axis="y", rotation=0)
     return ax
 

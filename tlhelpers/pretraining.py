@@ -21,13 +21,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tlhelpers import devices, drawings, files, garden, loaders, models, records, settings, sources, training
+from tlhelpers import devices, drawings, files, garden, loaders, models, records, settings, sketch, sources, training
 
 BACKBONE = "mobilenetv2_035"
 WEIGHTS_FILE = sources.WEIGHT_FILES["pocket"][BACKBONE]
 PICTURES = 60_000
 VALIDATION_PICTURES = 1_000
 PICTURE_SEED = 0
+PICTURE_SIZE = 128
 PROBE_SEED = 7001  # a garden of its own: neither pretraining nor the chapters see it
 PROBE_PER_CLASS = 60
 CARD_TEST_PER_CLASS = 200
@@ -154,11 +155,11 @@ def soften_batch_norm(backbone, momentum=BATCH_NORM_MOMENTUM):
     return backbone
 
 
-def load_probe(image_size=drawings.PICTURE_SIZE, *, test_per_class=PROBE_PER_CLASS):
+def load_probe(image_size=PICTURE_SIZE, *, test_per_class=PROBE_PER_CLASS):
     """Drawn pictures of the five flowers, from a garden that nothing else uses, to measure features on.
 
     Args:
-        image_size: int. Pixels; drawn at `drawings.PICTURE_SIZE` and resized.
+        image_size: int. Pixels; drawn at `PICTURE_SIZE` and resized.
         test_per_class: int.
 
     Returns:
@@ -219,7 +220,7 @@ class Probe(keras.callbacks.Callback):
 
 def picture_folder():
     """Where the drawn species are kept; changes with their seed and with the code that draws them."""
-    code = [files.sha256_of(module.__file__) for module in (garden, drawings)]
+    code = [files.sha256_of(module.__file__) for module in (garden, sketch, drawings)]
     key = files.sha256_of_text("\n".join([*code, str(PICTURE_SEED), PIL.__version__]))[:16]
     return settings.home_folder() / "pretraining" / f"pictures-{key}"
 
@@ -270,7 +271,7 @@ def pretrain(folder):
         callbacks=[schedule, Probe(backbone, load_probe()), resume],
         verbose=0 if settings.is_quiet() else 2,
     )
-    pocket = models.build_backbone(BACKBONE, drawings.PICTURE_SIZE, weights=None)
+    pocket = models.build_backbone(BACKBONE, PICTURE_SIZE, weights=None)
     pocket.set_weights(backbone.get_weights())
     return pocket, {"history": resume.history, "seconds": resume.seconds}
 
@@ -312,14 +313,14 @@ def write_pocket(backbone, log, device):
 def _draw_picture(index, *, folder, seed):
     path = folder / f"{index:06d}.jpg"
     if not path.is_file():
-        pixels = garden.draw_flower(garden.draw_species(seed, index), seed, index, drawings.PICTURE_SIZE)
+        pixels = garden.draw_flower(garden.draw_species(seed, index), seed, index, PICTURE_SIZE)
         with files.atomic_file(path) as temporary:
             temporary.write_bytes(drawings.encode(pixels))
     return str(path)
 
 
 def _draw_encoded(job):
-    return drawings.encode(garden.draw_flower(*job, drawings.PICTURE_SIZE))
+    return drawings.encode(garden.draw_flower(*job, PICTURE_SIZE))
 
 
 def main():

@@ -7,13 +7,11 @@ from tlhelpers import devices, settings
 
 @dataclass(frozen=True)
 class Profile:
-    """The images, the backbone and the time budget of a build.
+    """Drawn images or found ones, the backbone and the time budget of a build.
 
     Args:
         name: str. The key in `PROFILES`.
-        images: str. What the pictures are, for the badge on each page.
         drawn: bool. Whether the pictures are drawn on the fly instead of found.
-        image_size: int. Side of the square network input, pixels.
         backbone: str or None. The pretrained network, or None for the one that a study's source used.
         weights: str. What the backbone was pretrained on: `"imagenet"` or `"pocket"`.
         baseline_epochs: int. Passes over the training images for the network trained from scratch.
@@ -22,6 +20,7 @@ class Profile:
         unfrozen: int. How many layers, counted from the end, fine-tuning lets move.
         fine_tuning_epochs: int. Passes for the unfrozen layers.
         fine_tuning_rate: float. The rate from which that of the unfrozen layers falls.
+        case_epochs: int. Passes for a network trained from scratch in a case study.
         grid_epochs: int. Passes for each cell of a grid.
         grid_depths: tuple of str. Keys of `plans.DEPTHS`: what moves in the grid of depth and rate.
         grid_rates: tuple of float. The learning rates of that grid.
@@ -31,9 +30,7 @@ class Profile:
     """
 
     name: str
-    images: str
     drawn: bool
-    image_size: int
     backbone: str | None
     weights: str
     baseline_epochs: int
@@ -42,6 +39,7 @@ class Profile:
     unfrozen: int
     fine_tuning_epochs: int
     fine_tuning_rate: float
+    case_epochs: int
     grid_epochs: int
     grid_depths: tuple
     grid_rates: tuple
@@ -57,9 +55,7 @@ class Profile:
 
 FULL = Profile(
     name="full",
-    images="real photographs",
     drawn=False,
-    image_size=224,
     backbone=None,
     weights="imagenet",
     baseline_epochs=8,
@@ -68,6 +64,7 @@ FULL = Profile(
     unfrozen=6,
     fine_tuning_epochs=10,
     fine_tuning_rate=1e-4,
+    case_epochs=20,
     grid_epochs=8,
     grid_depths=("last 6 layers", "from the middle on", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
@@ -76,9 +73,7 @@ FULL = Profile(
 )
 POCKET = Profile(
     name="pocket",
-    images="drawn flowers",
     drawn=True,
-    image_size=128,
     backbone="mobilenetv2_035",
     weights="pocket",
     baseline_epochs=20,
@@ -87,6 +82,7 @@ POCKET = Profile(
     unfrozen=118,  # from block 4 on
     fine_tuning_epochs=30,
     fine_tuning_rate=5e-4,
+    case_epochs=20,
     grid_epochs=4,
     grid_depths=("last 6 layers", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
@@ -99,6 +95,7 @@ SMOKE = replace(
     baseline_epochs=2,
     head_epochs=2,
     fine_tuning_epochs=2,
+    case_epochs=2,
     grid_epochs=1,
     grid_rates=(1e-3,),
     grid_per_class=(25, 50),

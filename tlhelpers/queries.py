@@ -6,6 +6,7 @@ predictions of all seeds. Two models differ when the 95 % interval of the differ
 excludes zero.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -41,12 +42,13 @@ def needs(what):
     return decide
 
 
-def is_as_accurate(study, runs, *, model):
-    """The interval of the accuracy meets what rounds to the percentage quoted for a model."""
-    quoted = studies.published_model(study.name, model)["accuracy"]
-    mean, half_width = _accuracy_interval(runs)
-    numbers = f"quoted {quoted:.0%}, measured {mean:.1%} ± {half_width * 100:.1f} ({_seeds(runs)})"
-    return abs(mean - quoted) <= half_width + ROUNDING, numbers
+def is_as_good(study, runs, *, model, metric="accuracy"):
+    """The interval of a metric meets what rounds to the percentage quoted for a model."""
+    low, high = studies.published_range(study.name, model, metric)
+    mean, half_width = _interval(runs, metric)
+    quoted = studies.quote(study.name, model, metric)
+    numbers = f"quoted {quoted}, measured {mean:.1%} ± {half_width * 100:.1f} ({_seeds(runs)})"
+    return low - half_width - ROUNDING <= mean <= high + half_width + ROUNDING, numbers
 
 
 def is_as_large(study, runs, *, model):
@@ -131,6 +133,18 @@ def is_taken_for(study, runs, *, true, predicted):
         return False, f"every {true} is named rightly"
     first = next(iter(errors))
     return first == predicted, f"{true} is taken most for {first} ({errors[first]} of {sum(errors.values())} errors)"
+
+
+def is_main_confusion(study, runs, *, names):
+    """Two classes are taken for each other more often than any other two."""
+    pairs = len(study.class_names) ** 2
+    counts = Counter()
+    for true, predicted, count in metrics.top_confusions(*_pool(runs), study.class_names, count=pairs):
+        counts[tuple(sorted((true, predicted)))] += count
+    if not counts:
+        return False, "every picture is named rightly"
+    (first, count), total = counts.most_common(1)[0], counts.total()
+    return first == tuple(sorted(names)), f"{' and '.join(first)}: {count:,} of {total:,} errors"
 
 
 def gains_are_largest(study, before, after, *, names):
@@ -255,10 +269,10 @@ def _pool(runs):
     return np.concatenate([run.y_true for run in runs]), np.concatenate([run.y_prob for run in runs])
 
 
-def _accuracy_interval(runs):
-    mean, half_width = metrics.mean_interval([run.metrics["accuracy"] for run in runs])
+def _interval(runs, metric):
+    mean, half_width = metrics.mean_interval([run.metrics[metric] for run in runs])
     if len(runs) < FEWEST_SEEDS:
-        low, high = metrics.bootstrap_interval(*_pool(runs))
+        low, high = metrics.bootstrap_interval(*_pool(runs), metric=metric)
         half_width = (high - low) / 2
     return mean, half_width
 

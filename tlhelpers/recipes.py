@@ -98,7 +98,18 @@ RECIPES = {
         ),
         Recipe("partial", "partial", test_size=256),
         Recipe("full", "all", test_size=256),
-        Recipe("scratch", "all", pretrained=False, epochs=60, rate=2e-3, weight_decay=1e-4, patience=15),
+        Recipe("full_longer", "all", test_size=256, epochs=16),
+        Recipe(
+            "scratch",
+            "all",
+            pretrained=False,
+            train_size=128,
+            test_size=192,
+            read_size=192,
+            epochs=24,
+            rate=2e-3,
+            weight_decay=1e-4,
+        ),
         Recipe("scratch_augmented", "all", pretrained=False, train_size=224, epochs=20, rate=1e-3, patience=6),
     )
 }

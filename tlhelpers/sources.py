@@ -5,10 +5,7 @@ Places are asked in one order: an archive dropped into `data/`, `TLHELPERS_MIRRO
 
 import hashlib
 import json
-import shutil
-import stat
 import zipfile
-import zlib
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
@@ -16,10 +13,9 @@ from urllib.parse import urljoin, urlsplit
 import pooch
 import requests
 
-from tlhelpers import drawings, files, settings
+from tlhelpers import archives, drawings, files, layouts, settings
+from tlhelpers.layouts import BadArchiveError
 
-MAX_EXTRACTED_BYTES = 4 * 2**30
-MAX_COMPRESSION_RATIO = 200
 DOWNLOAD_TIMEOUT_SECONDS = 60
 CHECKSUM_FILE = "SHA256SUMS"
 
@@ -56,57 +52,58 @@ class MissingDataError(FileNotFoundError):
     """No source has what a study needs; the message names the ways to provide it."""
 
 
-class BadArchiveError(ValueError):
-    """An archive is damaged, unsafe, or not the one a study needs."""
-
-
 def prepare_images(study):
-    """Finds a study's archive, verifies it and extracts it once; draws the pictures of a drawn edition.
+    """Finds what a study's images come in, verifies it and extracts it once; draws the pictures of a drawn edition.
 
     Args:
         study: Study.
 
     Returns:
-        Path. The folder that holds one subfolder of images per class.
+        Path. The folder below which the study's places stand.
 
     Raises:
-        MissingDataError: when no source has the archive.
-        BadArchiveError: when the archive is damaged, unsafe or of another study.
+        MissingDataError: when no source has an archive.
+        BadArchiveError: when an archive is damaged, unsafe or of another study.
     """
     if study.drawn:
         return drawings.draw_study(study)
-    archive = find_archive(study)
-    if archive.is_dir():
-        return find_image_folder(archive, study)
-    destination = settings.home_folder() / "images" / study.name / files.sha256_of(archive)[:16]
+    found = find_archives(study)
+    if found[0].is_dir():
+        return layouts.find_image_folder(found[0], study)
+    key = files.sha256_of_text("\n".join(files.sha256_of(path) for path in found))[:16]
+    destination = settings.home_folder() / "images" / key
     if not destination.is_dir():
-        extract_archive(archive, destination, study)
-    return find_image_folder(destination, study)
+        archives.extract_archives(found, destination, study)
+    return layouts.find_image_folder(destination, study)
 
 
-def find_archive(study):
-    """Asks every source for a study's archive, in the order of this module's first lines.
+def find_archives(study):
+    """Asks every source for what a study comes in, in the order of this module's first lines.
 
     Args:
         study: Study.
 
     Returns:
-        Path. A verified archive, or the folder of an already extracted one.
+        list of Path. The verified archives, or the one folder of what is already extracted.
 
     Raises:
-        MissingDataError: when no source has it.
-        BadArchiveError: when the mirror's copy does not match its checksum.
+        MissingDataError: when no source has one of them.
+        BadArchiveError: when a copy does not match its checksum.
     """
     for candidate in _dropped_archives():
         if is_archive_of(candidate, study):
-            return candidate
-    found = fetch_from_mirror(study.archive) or _cached_file(study.archive)
-    if found:
-        return found
+            return [candidate]
+    found = [_dropped_file(name) or fetch_from_mirror(name) or _cached_file(name) for name in study.archives]
     try:
-        return _download_from_kaggle(study)
+        if study.kaggle and not all(found):
+            return [_download_from_kaggle(study)]
+        found = [path or _download_archive(study, name) for path, name in zip(found, study.archives, strict=True)]
     except Exception as error:  # kagglehub raises what its HTTP library raises
         raise MissingDataError(_how_to_provide(study, error)) from error
+    for path, (name, checksum) in zip(found, study.archives.items(), strict=True):
+        if checksum and files.sha256_of(path) != checksum:
+            raise BadArchiveError(f"{name} has the SHA-256 {checksum}. Received: {str(path)!r}, which is another file")
+    return found
 
 
 def is_archive_of(path, study):
@@ -157,61 +154,6 @@ def fetch_from_mirror(name):
     return path
 
 
-def extract_archive(archive, destination, study):
-    """Extracts a study's archive, safely and whole or not at all.
-
-    Args:
-        archive: Path. A ZIP file.
-        destination: Path. The folder to make.
-        study: Study. Must find one folder per class in the archive.
-
-    Raises:
-        BadArchiveError: when the file is no ZIP, is truncated or damaged, holds members that leave the folder,
-            links or absurdly compressed data, or lacks a class of the study.
-    """
-    _check_is_zip(archive)
-    try:
-        with zipfile.ZipFile(archive) as opened, files.atomic_folder(destination) as folder:
-            members = [member for member in opened.infolist() if not member.is_dir()]
-            _check_members(archive, members)
-            for member in files.progress(members, description=f"Extracting {archive.name}"):
-                opened.extract(member, folder)
-            find_image_folder(folder, study)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        if isinstance(error, MissingDataError):
-            raise
-        raise BadArchiveError(
-            f"An archive extracts without an error; this one is truncated or damaged ({error}). "
-            f"Download it again. Received: archive={str(archive)!r}"
-        ) from error
-
-
-def find_image_folder(folder, study):
-    """The shallowest folder that holds one subfolder per class of a study.
-
-    Args:
-        folder: Path.
-        study: Study.
-
-    Returns:
-        Path.
-
-    Raises:
-        BadArchiveError: when there is none; the message names the missing classes.
-    """
-    folder = Path(folder)
-    inner = (path for path in folder.rglob("*") if path.is_dir())
-    for candidate in [folder, *sorted(inner, key=lambda path: (len(path.parts), path))]:
-        if all((candidate / name).is_dir() for name in study.class_names):
-            return candidate
-    present = {path.name for path in folder.rglob("*") if path.is_dir()}
-    missing = [name for name in study.class_names if name not in present]
-    raise BadArchiveError(
-        f"Images of {study.title!r} stand in one folder per class: {list(study.class_names)}. "
-        f"Missing: {missing}. Received: {str(folder)!r}"
-    )
-
-
 def find_weights(name):
     """Finds a weight file: in the book, or, asked in this order, the mirror, the cache and upstream.
 
@@ -230,7 +172,7 @@ def find_weights(name):
     found = fetch_from_mirror(f"weights/{name}") or _cached_file(name)
     if found:
         return found
-    destination = settings.home_folder() / "downloads" / name
+    destination = _cache_path(name)
     url = weights_url(name)
     try:
         return _download(url, destination)
@@ -322,8 +264,13 @@ def _embedded_file(name):
     return path
 
 
+def _cache_path(name):
+    """Where the cache keeps a file that a mirror or upstream calls so."""
+    return settings.home_folder() / "downloads" / Path(name).name
+
+
 def _cached_file(name):
-    path = settings.home_folder() / "downloads" / name
+    path = _cache_path(name)
     return path if path.is_file() else None
 
 
@@ -339,11 +286,16 @@ def _download_from_kaggle(study):
     return Path(folder)
 
 
+def _download_archive(study, name):
+    """A file of a study from where its makers publish it."""
+    return _download(urljoin(study.url, Path(name).name), _cache_path(name), checksum=study.archives[name])
+
+
 def _download_from_mirror(base, name):
     """The file from a mirror's cache or the mirror itself; None when the mirror lacks it."""
     checksum = _fetch_checksums(urljoin(base, CHECKSUM_FILE)).get(name)
     try:
-        return _download(urljoin(base, name), settings.home_folder() / "downloads" / Path(name).name, checksum=checksum)
+        return _download(urljoin(base, name), _cache_path(name), checksum=checksum)
     except requests.HTTPError as error:
         if error.response.status_code == HTTPStatus.NOT_FOUND:
             return None
@@ -372,9 +324,7 @@ def _download(url, destination, *, checksum=None):
             downloader=pooch.HTTPDownloader(progressbar=bar, timeout=DOWNLOAD_TIMEOUT_SECONDS),
         )
     except ValueError as error:
-        raise BadArchiveError(
-            f"The file has the SHA-256 {checksum} in {CHECKSUM_FILE} ({error}). Received: {url!r}"
-        ) from error
+        raise BadArchiveError(f"The file has the SHA-256 {checksum} ({error}). Received: {url!r}") from error
     return Path(path)
 
 
@@ -392,51 +342,6 @@ def _parse_checksums(text):
     return {name.strip().lstrip("*").removeprefix("./"): digest.lower() for digest, name in pairs}
 
 
-def _check_is_zip(archive):
-    with open(archive, "rb") as stream:
-        start = stream.read(64).lstrip()
-    if start[:1] == b"<":
-        raise BadArchiveError(
-            "An archive is a ZIP file; this one is a web page, as a login or error page saves itself. "
-            f"Download it again. Received: archive={str(archive)!r}"
-        )
-    if not zipfile.is_zipfile(archive):
-        raise BadArchiveError(
-            "An archive is a whole ZIP file; this one is empty, truncated or of another format. "
-            f"Received: archive={str(archive)!r}"
-        )
-
-
-def _check_members(archive, members):
-    total = 0
-    for member in members:
-        path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
-            raise BadArchiveError(
-                f"A member of an archive stays inside its folder. Received: {member.filename!r} in {str(archive)!r}"
-            )
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise BadArchiveError(
-                f"An archive holds files and no links. Received: {member.filename!r} in {str(archive)!r}"
-            )
-        total += member.file_size
-        compressed = max(member.compress_size, 1)
-        if member.file_size > 2**20 and member.file_size / compressed > MAX_COMPRESSION_RATIO:
-            raise BadArchiveError(
-                f"A member unpacks to at most {MAX_COMPRESSION_RATIO} times its packed size. "
-                f"Received: {member.filename!r} in {str(archive)!r}"
-            )
-    limit = min(MAX_EXTRACTED_BYTES, shutil.disk_usage(_existing_parent(settings.home_folder())).free)
-    if total > limit:
-        raise BadArchiveError(
-            f"An archive unpacks to at most {limit:,} bytes here. Received: {total:,} in {str(archive)!r}"
-        )
-
-
-def _existing_parent(path):
-    return next(folder for folder in [path, *path.parents] if folder.exists())
-
-
 def _dropped_archives():
     return [path for folder in settings.drop_folders() for path in sorted(folder.glob("*.zip"))]
 
@@ -444,20 +349,33 @@ def _dropped_archives():
 def _why_refused(path, study):
     """Why a dropped archive is not the one a study needs, in a few words."""
     try:
-        _check_is_zip(path)
+        archives.check_is_zip(path)
     except BadArchiveError as error:
         return str(error).split(" Received:")[0]
     return f"it lacks some of the folders {list(study.class_names)}."
 
 
+def _dropped_file(name):
+    """A file that a reader dropped under its upstream name; ZIP files are recognised by their contents instead."""
+    if name.endswith(".zip"):
+        return None
+    found = (folder / Path(name).name for folder in settings.drop_folders())
+    return next((path for path in found if path.is_file()), None)
+
+
 def _how_to_provide(study, error):
     refused = "".join(f"\n  {path} was not taken: {_why_refused(path, study)}" for path in _dropped_archives())
+    names = ", ".join(Path(name).name for name in study.archives)
+    if study.kaggle:
+        page, helper = f"https://www.kaggle.com/datasets/{study.kaggle}", "kagglehub can fetch it"
+        drop = "drop the ZIP, under any name,"
+    else:
+        page, helper, drop = study.url, "it can be fetched", "put what is there"
     return (
-        f"{study.title}: no source has the archive {study.archive}. Provide it in one of these ways:\n"
-        f"  - download it from https://www.kaggle.com/datasets/{study.kaggle} and drop the ZIP, under any name, "
-        f"into {settings.data_folder()}\n"
+        f"{study.title}: no source has the archive {names}. Provide it in one of these ways:\n"
+        f"  - download it from {page} and {drop} into {settings.data_folder()}\n"
         "  - set TLHELPERS_MIRROR to a folder or URL that holds it\n"
         "  - choose the profile 'pocket', which needs no photographs: it draws its pictures\n"
-        f"  - connect to the internet, so that kagglehub can fetch it (it said: {type(error).__name__}: {error})"
+        f"  - connect to the internet, so that {helper} (it said: {type(error).__name__}: {error})"
         f"{refused}"
     )

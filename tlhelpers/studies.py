@@ -1,10 +1,22 @@
 """One table: what each study is."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import yaml
 
 from tlhelpers import settings
+
+
+class Place(NamedTuple):
+    """Where images of one class stand: below `folder`, which holds `{label}`, in files whose names begin so."""
+
+    folder: str
+    begins: str = ""
+
+
+NEAR_DUPLICATE_BITS = 8
+ANYWHERE = {"": Place("{label}")}  # one folder per class, no official parts
 
 
 @dataclass(frozen=True)
@@ -14,12 +26,22 @@ class Study:
     Args:
         name: str. The key in `STUDIES`, in `data/published.yml` and under `data/records/`.
         title: str. How a page calls it.
+        shows: str. What is in the pictures.
         class_names: tuple of str. The classes in label order, which are also the folder names.
-        archive: str. The archive's upstream file name.
-        kaggle: str. The Kaggle handle, `owner/dataset`.
+        archives: dict from the upstream names of the files that the images come in, as a mirror holds them, to
+            their SHA-256, None where editions differ.
         image_size: int. Side of the square network input, pixels.
-        backbone: str. The pretrained network the source used, a key of `models.BACKBONES`.
-        unfrozen: int. How many layers, counted from the end, the source's fine-tuning let move.
+        drawn_size: int. The same of its drawn edition; also the side of the drawn pictures.
+        kaggle: str or None. The Kaggle handle, `owner/dataset`.
+        url: str or None. Or: the folder upstream that holds the archives.
+        places: dict from an official part (`"train"`, `"validation"`, `"test"`, or `""` where there are none) to
+            the Place of its images.
+        label_names: tuple of str. What an archive of numbered labels means by 0, 1, and so on; none for folders.
+        near_duplicate_bits: int or None. How many of 64 bits the perceptual hashes of near duplicates differ in;
+            None where so little is shown that such hashes cannot tell two things apart.
+        validation_count: int or None. Images that the source cut from its training part for validation.
+        backbone: str or None. The pretrained network the source used, a key of `models.BACKBONES`.
+        unfrozen: int or None. How many layers, counted from the end, the source's fine-tuning let move.
         published_count: int. Images in the source's edition.
         published_test_count: int. Test images under the `published` protocol.
         drawn: bool. Whether the pictures are drawn by `garden` instead of found.
@@ -30,16 +52,28 @@ class Study:
 
     name: str
     title: str
+    shows: str
     class_names: tuple
-    archive: str
-    kaggle: str
+    archives: dict
     image_size: int
-    backbone: str
-    unfrozen: int
+    drawn_size: int
     published_count: int
     published_test_count: int
+    kaggle: str | None = None
+    url: str | None = None
+    places: dict = field(default_factory=ANYWHERE.copy)
+    label_names: tuple = ()
+    near_duplicate_bits: int | None = NEAR_DUPLICATE_BITS
+    validation_count: int | None = None
+    backbone: str | None = None
+    unfrozen: int | None = None
     drawn: bool = False
     fold_part: str = "test"
+
+    @property
+    def pictures(self):
+        """What the pictures are, in words."""
+        return f"drawn {self.shows}" if self.drawn else f"photographs of {self.shows}"
 
     @property
     def num_classes(self):
@@ -47,19 +81,45 @@ class Study:
         return len(self.class_names)
 
 
+CLOTHES = ("t_shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot")
+FASHION_MNIST = Study(
+    name="fashion_mnist",
+    title="Fashion-MNIST",
+    shows="clothes",
+    class_names=CLOTHES,
+    label_names=CLOTHES,
+    archives={
+        "fashion-mnist/train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "fashion-mnist/train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "fashion-mnist/t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "fashion-mnist/t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    },
+    url="https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+    places={"train": Place("train/{label}"), "test": Place("test/{label}")},
+    image_size=28,
+    drawn_size=28,
+    near_duplicate_bits=None,
+    validation_count=10_000,
+    published_count=70_000,
+    published_test_count=10_000,
+)
+
 STUDIES = {
     "flowers": Study(
         name="flowers",
         title="Flower photographs",
+        shows="flowers",
         class_names=("daisy", "dandelion", "rose", "sunflower", "tulip"),
-        archive="flowers-recognition.zip",
+        archives={"flowers-recognition.zip": None},
         kaggle="alxmamaev/flowers-recognition",
         image_size=224,
+        drawn_size=128,
         backbone="mobilenetv2_100",
         unfrozen=6,
         published_count=4317,
         published_test_count=863,
     ),
+    "fashion_mnist": FASHION_MNIST,
 }
 
 
@@ -79,7 +139,9 @@ def get_study(name, *, drawn=False):
     if name not in STUDIES:
         raise ValueError(f"A study is one of {sorted(STUDIES)}. Received: name={name!r}")
     study = STUDIES[name]
-    return replace(study, drawn=True, fold_part="train") if drawn else study
+    if not drawn:
+        return study
+    return replace(study, drawn=True, fold_part="train", image_size=study.drawn_size, places=ANYWHERE.copy())
 
 
 def published_numbers(study):
@@ -126,3 +188,30 @@ def published_model(study, model):
     if model not in rows:
         raise ValueError(f"The source of {study!r} published {sorted(rows)}. Received: model={model!r}")
     return rows[model]
+
+
+def published_range(study, model, metric="accuracy"):
+    """The lowest and the highest value that a study's source published of one metric.
+
+    Args:
+        study: str. A study's name.
+        model: str. `<network>-<strategy>`.
+        metric: str. `"accuracy"` or `"macro_f1"`.
+
+    Returns:
+        tuple of two float, the same where the source gives one number.
+
+    Raises:
+        ValueError: when the source published no such model or metric.
+    """
+    row = published_model(study, model)
+    if metric not in row:
+        raise ValueError(f"The source published {sorted(row)} of {model!r}. Received: metric={metric!r}")
+    value = row[metric]
+    return tuple(value) if isinstance(value, list) else (value, value)
+
+
+def quote(study, model, metric="accuracy"):
+    """What a source published of one metric, in words, such as `"67%"` or `"90% to 91%"`; see `published_range`."""
+    low, high = (f"{100 * value:.4g}%" for value in published_range(study, model, metric))
+    return low if low == high else f"{low} to {high}"

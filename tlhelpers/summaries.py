@@ -9,6 +9,13 @@ from tlhelpers import manifest, metrics, studies
 from tlhelpers.records import TESTED, load_records
 
 NO_RECORD = "no recorded run yet"
+NOT_BUILT = "not run in this build"
+MACRO = {
+    "accuracy": "accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+}
 POOLED_COLUMNS = (
     "accuracy", "low", "high", "seed_spread", "seeds", "images", "macro_f1", "ece", "scaled_ece",
 )  # fmt: skip
@@ -185,9 +192,9 @@ def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=No
         for model, row in studies.published_models(study).items():
             key = (protocol, model)
             rows[protocol, row["label"]] = {
-                "published": f"{row['accuracy']:.0%}",
+                "published": studies.quote(study, model),
                 "recorded": _cell(recorded_summary, key, NO_RECORD),
-                "this build": live_summary.get(key, "not run in this build"),
+                "this build": live_summary.get(key, NOT_BUILT),
             }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["protocol", "model"])
@@ -211,8 +218,9 @@ def compare_sources(study, protocol, labels, runs, *, recorded=None):
     summary = summarise(load_records(study, folder=recorded, protocol=protocol))
     rows = []
     for model, label in labels.items():
-        published = studies.published_model(study, model)["accuracy"]
-        rows.append((label, "published", published, float("nan")))
+        low, high = studies.published_range(study, model)
+        half_width = (high - low) / 2 if high > low else float("nan")
+        rows.append((label, "published", (low + high) / 2, half_width))
         if (protocol, model) in summary.index:
             mean, half_width = summary.loc[(protocol, model), ["mean", "half_width"]]
             rows.append((label, "recorded", mean, half_width))
@@ -220,6 +228,35 @@ def compare_sources(study, protocol, labels, runs, *, recorded=None):
             low, high = metrics.bootstrap_interval(runs[model].y_true, runs[model].y_prob)
             rows.append((label, "this build", runs[model].metrics["accuracy"], (high - low) / 2))
     return pd.DataFrame(rows, columns=["model", "source", "accuracy", "half_width"])
+
+
+def metrics_table(study, protocol, labels, runs, *, recorded=None):
+    """Accuracy and the macro averages of some models from every source.
+
+    Args:
+        study: str. The study's name.
+        protocol: str. `"published"` or `"careful"`.
+        labels: dict from `<network>-<strategy>` to how a page calls it.
+        runs: dict from `<network>-<strategy>` to this build's Record of it; may lack models.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame of str, indexed by `model` (label) and `source`, with one column per metric.
+    """
+    found = load_records(study, folder=recorded, protocol=protocol)
+    published = studies.published_models(study)
+    rows = {}
+    for model, label in labels.items():
+        quoted = {metric: studies.quote(study, model, metric) for metric in MACRO if metric in published.get(model, {})}
+        of_model = [record for record in found if record.model == model]
+        cells = {metric: _cell(summarise(of_model, metric), (protocol, model), NO_RECORD) for metric in MACRO}
+        built = {metric: f"{runs[model].metrics[metric]:.1%}" for metric in MACRO} if model in runs else {}
+        rows[label, "published"] = {metric: quoted.get(metric, "–") for metric in MACRO}
+        rows[label, "recorded"] = cells
+        rows[label, "this build"] = built or dict.fromkeys(MACRO, NOT_BUILT)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=MACRO)
+    table.index = pd.MultiIndex.from_tuples(rows, names=["model", "source"])
+    return table
 
 
 def describe_recorded(study, protocol, model, *, folder=None):

@@ -1,0 +1,103 @@
+"""Files of numbers become one picture each, or an error that says what is wrong. ZIP files: see `test_sources`."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlhelpers import archives, studies
+from tlhelpers.layouts import BadArchiveError
+
+SIDE = 28
+LABELS = studies.CLOTHES
+
+
+def idx(array, *, mark=b"\x00\x00\x08"):
+    """The bytes of an IDX file."""
+    return mark + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_part(folder, names, targets, *, seed=0):
+    """Writes a packed pair of images and labels; returns their paths and the pixels."""
+    targets = np.asarray(targets, np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(targets), SIDE, SIDE), dtype=np.uint8)
+    paths = [folder / name for name in names]
+    for path, array in zip(paths, (pixels, targets), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(idx(array)))
+    return paths, pixels
+
+
+@pytest.fixture
+def fashion():
+    """The Fashion-MNIST study."""
+    return studies.get_study("fashion_mnist")
+
+
+@pytest.fixture
+def parts(tmp_path, fashion):
+    """Two pictures of each class that train and one that tests: the four paths, and the pixels of each part."""
+    names = list(fashion.archives)
+    train, train_pixels = write_part(tmp_path, names[:2], [*range(10), *range(10)])
+    test, test_pixels = write_part(tmp_path, names[2:], range(10), seed=1)
+    return train + test, {"train": train_pixels, "test": test_pixels}
+
+
+def test_every_number_becomes_a_picture_in_the_folder_of_its_part_and_class(parts, fashion, tmp_path):
+    paths, pixels = parts
+    archives.extract_archives(paths, tmp_path / "images", fashion)
+    assert len(list((tmp_path / "images").rglob("*.png"))) == 30
+    for part, index in (("train", 13), ("test", 3)):
+        path = tmp_path / "images" / part / "dress" / f"{index:05d}.png"
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels[part][index])
+
+
+def test_numbers_keep_the_shape_that_the_file_gives(parts):
+    images, labels = (archives.read_numbers(path) for path in parts[0][:2])
+    assert (images.shape, labels.shape, images.dtype) == ((20, SIDE, SIDE), (20,), np.uint8)
+
+
+WHOLE = idx(np.arange(6, dtype=np.uint8).reshape(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>sign in</html>", "packed with gzip and whole"),
+        (gzip.compress(WHOLE)[:-9], "packed with gzip and whole"),
+        (gzip.compress(WHOLE[:-1]), r"17,? ?.*shape=\(1, 2, 3\)|21 bytes, shape=\(1, 2, 3\)"),
+        (gzip.compress(WHOLE + b"x"), r"23 bytes, shape=\(1, 2, 3\)"),
+        (gzip.compress(b"\x00\x00\x0d" + WHOLE[3:]), r"22 bytes, shape=\(\)"),
+        (gzip.compress(b""), r"0 bytes, shape=\(\)"),
+    ],
+    ids=["web page", "truncated", "too short", "too long", "numbers of another kind", "empty"],
+)
+def test_damaged_file_of_numbers_is_refused(tmp_path, content, message):
+    path = tmp_path / "images.gz"
+    path.write_bytes(content)
+    with pytest.raises(BadArchiveError, match=message):
+        archives.read_numbers(path)
+
+
+def test_labels_that_do_not_fit_their_images_are_refused_and_nothing_is_left(parts, fashion, tmp_path):
+    paths, _ = parts
+    paths[1].write_bytes(gzip.compress(idx(np.zeros(7, np.uint8))))
+    with pytest.raises(BadArchiveError, match=r"Received: \(20, 28, 28\) in .* and \(7,\) in "):
+        archives.extract_archives(paths, tmp_path / "images", fashion)
+    assert not (tmp_path / "images").exists()
+
+
+def test_images_that_are_no_images_are_refused(parts, fashion, tmp_path):
+    paths, _ = parts
+    with pytest.raises(BadArchiveError, match=r"Received: \(20,\) in "):
+        archives.extract_archives([paths[1], paths[1], *paths[2:]], tmp_path / "images", fashion)
+
+
+def test_label_without_a_class_is_refused(parts, fashion, tmp_path):
+    paths, _ = parts
+    write_part(paths[0].parent, [path.name for path in paths[:2]], [*range(10), 10])
+    with pytest.raises(BadArchiveError, match=r"between 0 and 9\. Received: 10 in "):
+        archives.extract_archives(paths, tmp_path / "images", fashion)
+    assert not (tmp_path / "images").exists()

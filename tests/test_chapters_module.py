@@ -60,7 +60,7 @@ def save(chapter, strategy="frozen", seconds=1.0, network="tiny"):
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
-        ("birds", {}, r"\['fashion_mnist', 'flowers'\]. Received: name='birds'"),
+        ("birds", {}, r"\['fashion_half', 'fashion_mnist', 'flowers'\]. Received: name='birds'"),
         ("flowers", {"profile": "demo"}, r"\['auto', 'pocket', 'full', 'smoke'\]. Received: name='demo'"),
         ("flowers", {"protocol": "strict"}, r"\['published', 'careful'\]. Received: protocol='strict'"),
         ("flowers", {"seed": 5}, r"folds 0 to 4. Received: seed=5"),
@@ -79,6 +79,14 @@ def test_a_chapter_asks_for_no_images_until_it_needs_them(monkeypatch, profile):
     chapter = begin(profile=profile, seed=2)
     assert (chapter.study.name, chapter.profile.name) == ("flowers", profile)
     assert (chapter.protocol, chapter.seed, chapter.device.seed) == ("careful", 2, 2)
+
+
+def test_a_chapter_that_wants_few_pictures_trains_on_few_and_tests_on_all(drawn):
+    whole, few = (begin(profile="smoke", per_class=per_class) for per_class in (None, 2))
+    assert few.rows("train")["label"].value_counts().to_dict() == dict.fromkeys(whole.study.class_names, 2)
+    for split in ("validation", "test"):
+        assert few.rows(split)["path"].tolist() == whole.rows(split)["path"].tolist()
+    assert few.table.index.tolist() == list(range(len(few.table)))  # `by_split` counts on it
 
 
 @pytest.mark.parametrize(

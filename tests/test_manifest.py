@@ -690,3 +690,21 @@ def test_class_with_fewer_images_than_folds_is_named(flowers):
     table = pd.DataFrame(rows).iloc[3:].assign(group=range(27), verdict="ok", part="")
     with pytest.raises(ValueError, match=r"at least 5 different images of every class\. Received: 3 of 'daisy'"):
         split_manifest(table, flowers, protocol="careful", seed=0)
+
+
+def test_few_training_images_a_class_are_part_of_more_and_the_other_splits_stay(small, flowers):
+    table = split_manifest(small, flowers, seed=2)
+    few, more, other = (manifest.limit_per_class(table, n, seed=seed) for n, seed in ((3, 0), (9, 0), (3, 1)))
+    counts = few[few["split"] == "train"]["label"].value_counts()
+    assert counts.to_dict() == dict.fromkeys(CLASS_NAMES, 3)
+    trained = [set(t.loc[t["split"] == "train", "path"]) for t in (few, more, other)]
+    assert trained[0] < trained[1]
+    assert trained[0] != trained[2]
+    assert few[few["split"] != "train"].equals(table[table["split"] != "train"])
+
+
+@pytest.mark.parametrize("per_class", [0, 1000])
+def test_more_training_images_than_a_class_has_are_refused(small, flowers, per_class):
+    message = f"between 1 and [0-9]+ training images here. Received: per_class={per_class}"
+    with pytest.raises(ValueError, match=message):
+        manifest.limit_per_class(split_manifest(small, flowers), per_class)

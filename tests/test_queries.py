@@ -265,3 +265,10 @@ def test_quoted_range_is_met_anywhere_inside(monkeypatch):
     for quoted, holds in (((0.5, 0.9), True), ((0.9, 0.95), False), ((0.3, 0.4), False)):
         monkeypatch.setattr(studies, "published_range", lambda *_, quoted=quoted: quoted)
         assert ask(query, BASELINE)[0] is holds
+
+
+def test_a_model_is_faster_by_the_epoch_whatever_the_number_of_epochs():
+    one_epoch = {"loss": [1.0], "val_loss": [1.0]}
+    changes = {PARTIAL: {"seconds": 100, "history": SMOOTH}, FULL: {"seconds": 30, "history": one_epoch}}
+    assert ask(queries.is_faster, FULL, PARTIAL, changes=changes) == (True, "31.0 and 16.8 seconds an epoch")
+    assert ask(queries.is_faster, PARTIAL, FULL, changes=changes)[0] is False

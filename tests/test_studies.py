@@ -13,20 +13,38 @@ def study(request):
     return get_study(request.param)
 
 
-def test_published_class_counts_sum_to_the_published_images(study):
-    published = published_numbers(study.name)
+@pytest.fixture(params=sorted(set(STUDIES) - {"fashion_half"}))
+def published_study(request):
+    """Each study that a source published."""
+    return get_study(request.param)
+
+
+def test_published_class_counts_sum_to_the_published_images(published_study):
+    study, published = published_study, published_numbers(published_study.name)
     assert sum(published["class_counts"].values()) == published["images"] == study.published_count
 
 
-def test_published_training_and_test_parts_sum_to_the_published_images(study):
-    published = published_numbers(study.name)
+def test_published_training_and_test_parts_sum_to_the_published_images(published_study):
+    study, published = published_study, published_numbers(published_study.name)
     assert published["train"] + published["test"] == published["images"]
     assert published["test"] == study.published_test_count
 
 
-def test_published_classes_are_the_studys_in_label_order(study):
+def test_published_classes_are_the_studys_in_label_order(published_study):
+    study = published_study
     assert tuple(published_numbers(study.name)["class_counts"]) == study.class_names
     assert study.num_classes == len(study.class_names)
+
+
+def test_study_that_nobody_published_has_no_published_models():
+    assert published_numbers("fashion_half") == {"models": []}
+    assert studies.published_models("fashion_half") == {}
+
+
+def test_half_of_the_clothes_are_some_of_the_whole_study_in_the_same_files():
+    half, whole = get_study("fashion_half"), get_study("fashion_mnist")
+    assert set(half.class_names) < set(whole.class_names)
+    assert (half.archives, half.places, half.label_names) == (whole.archives, whole.places, whole.label_names)
 
 
 def test_flower_study_has_the_published_4317_images():
@@ -56,7 +74,9 @@ def test_drawn_edition_differs_in_its_pictures_and_their_splits_alone(study):
 
 @pytest.mark.parametrize("function", [get_study, published_numbers, lambda name: published_model(name, "any")])
 def test_unknown_study_is_answered_with_the_allowed_ones(function):
-    with pytest.raises(ValueError, match=r"one of \['fashion_mnist', 'flowers'\]\. Received: name='birds'"):
+    with pytest.raises(
+        ValueError, match=r"one of \['fashion_half', 'fashion_mnist', 'flowers'\]\. Received: name='birds'"
+    ):
         function("birds")
 
 

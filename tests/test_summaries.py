@@ -320,3 +320,15 @@ def test_published_range_is_a_point_with_its_half_width():
     row = points[points["source"] == "published"].iloc[0]
     assert row["accuracy"] == pytest.approx(0.905)
     assert row["half_width"] == pytest.approx(0.005)
+
+
+def test_epochs_are_shares_of_the_first_models_epoch_by_source():
+    labels = {"small_cnn-random_full": "all", "small_cnn-random_partial": "some", "small_cnn-random_frozen": "none"}
+    facts = {"network": "small_cnn", "history": {"loss": [1, 1]}}
+    slow = [make_record(seed=s, strategy="random_full", seconds={"training": 20 + s}, **facts) for s in (0, 2)]
+    fast = make_record(strategy="random_partial", seconds={"training": 10.5}, **facts)
+    shares = summaries.epoch_shares("fashion_mnist", labels, [*slow, fast], {fast.model: fast})
+    assert shares["published"].tolist() == pytest.approx([1, 30 / 75, 35 / 75])
+    assert shares["recorded"].tolist()[:2] == pytest.approx([1, 0.5])
+    assert np.isnan(shares.loc["none", "recorded"])
+    assert shares["this build"].isna().all()  # without the first model there is nothing to hold the others against

@@ -90,6 +90,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "describe_conditions",
             "describe_gain",
             "describe_recorded",
+            "epoch_shares",
             "metrics_table",
             "pool_predictions",
             "reproduction_table",

@@ -37,7 +37,22 @@ RECORDED_CHAPTERS = {
         "book/04_frozen_backbone.ipynb": ["{backbone}-frozen"],
         "book/05_fine_tuning.ipynb": ["{backbone}-{fine_tuned}", "{backbone}-{fine_tuned}_bn_updating"],
     },
-    "fashion_mnist": {"book/12_fashion_from_scratch.ipynb": ["small_cnn-scratch"]},
+    "fashion_mnist": {
+        "book/12_fashion_from_scratch.ipynb": ["small_cnn-scratch"],
+        "book/13_fashion_strategies.ipynb": [
+            "small_cnn-random_full",
+            "small_cnn-random_partial",
+            "small_cnn-random_frozen",
+        ],
+    },
+    "fashion_half": {
+        "book/13_fashion_strategies.ipynb": [
+            "small_cnn-scratch",
+            "small_cnn-frozen",
+            "small_cnn-partial",
+            "small_cnn-full",
+        ],
+    },
 }
 
 

@@ -40,6 +40,7 @@ class Chapter:
         device: Device.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
+        per_class: int or None. How many training images of each class are used; None means all.
     """
 
     study: studies.Study
@@ -47,6 +48,7 @@ class Chapter:
     device: devices.Device
     protocol: str
     seed: int
+    per_class: int | None = None
 
     @property
     def backbone(self):
@@ -66,7 +68,10 @@ class Chapter:
     @cached_property
     def table(self):
         """The usable images with their split: see `manifest.split_manifest`."""
-        return manifest.split_manifest(self.manifest, self.study, protocol=self.protocol, seed=self.seed)
+        table = manifest.split_manifest(self.manifest, self.study, protocol=self.protocol, seed=self.seed)
+        if self.per_class is None:
+            return table
+        return manifest.limit_per_class(table, self.per_class, seed=self.seed).reset_index(drop=True)
 
     def rows(self, split):
         """The images of one split: see `manifest.rows_of`."""
@@ -276,7 +281,7 @@ class Chapter:
         return table.to_string(index=False)
 
 
-def begin_chapter(study, *, profile="auto", protocol="careful", seed=0):
+def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_class=None):
     """Opens a chapter: chooses the profile, prepares the device, seeds everything, sets the figures' style.
 
     Args:
@@ -284,6 +289,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0):
         profile: str. `"auto"` or a key of `profiles.PROFILES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
+        per_class: int or None. How many training images of each class are used; None means all.
 
     Returns:
         Chapter.
@@ -295,7 +301,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0):
     chosen_study = studies.get_study(study, drawn=chosen_profile.drawn)
     manifest.check_protocol(protocol, seed)
     plotting.use_book_style()
-    return Chapter(chosen_study, chosen_profile, devices.prepare_device(seed), protocol, seed)
+    return Chapter(chosen_study, chosen_profile, devices.prepare_device(seed), protocol, seed, per_class)
 
 
 def glue(name, value, *, digits=1):

@@ -13,7 +13,12 @@ from tlhelpers import manifest, queries, records, settings, studies, sweeps
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 
 BASELINE, FROZEN, LAST6 = "baseline_cnn-scratch", "mobilenetv2_100-frozen", "mobilenetv2_100-last6"
-SMALL = "small_cnn-scratch"
+SMALL, SMALL_FROZEN, SMALL_FULL = "small_cnn-scratch", "small_cnn-frozen", "small_cnn-full"
+RANDOM_FULL, RANDOM_PARTIAL, RANDOM_FROZEN = (
+    "small_cnn-random_full",
+    "small_cnn-random_partial",
+    "small_cnn-random_frozen",
+)
 UNTRAINED, PARTIAL, FULL = "mobilenetv2_100-scratch", "mobilenetv2_100-partial", "mobilenetv2_100-full"
 SLOW, FAST = "mobilenetv2_100-depth-all-rate-0.0001", "mobilenetv2_100-depth-all-rate-0.01"  # of the sweep `depths`
 
@@ -193,7 +198,29 @@ FASHION_MNIST = (
           (SMALL,), partial(queries.is_as_good, model=SMALL, metric="macro_f1")),
     Claim("scratch-shirt", "Shirts and T-shirts are taken for each other more often than any other two classes.",
           (SMALL,), partial(queries.is_main_confusion, names=("shirt", "t_shirt"))),
+    Claim("full-accuracy", "Training everything reaches the accuracy quoted for it.",
+          (RANDOM_FULL,), partial(queries.is_as_good, model=RANDOM_FULL)),
+    Claim("partial-accuracy", "With the first four layers frozen the accuracy is the one quoted.",
+          (RANDOM_PARTIAL,), partial(queries.is_as_good, model=RANDOM_PARTIAL)),
+    Claim("extractor-accuracy", "As a feature extractor the network reaches the accuracy quoted for it.",
+          (RANDOM_FROZEN,), partial(queries.is_as_good, model=RANDOM_FROZEN)),
+    Claim("full-beats-partial", "Training everything is more accurate than freezing the first layers.",
+          (RANDOM_PARTIAL, RANDOM_FULL), queries.is_more_accurate),
+    Claim("partial-beats-extractor", "The feature extractor is less accurate than partial training.",
+          (RANDOM_FROZEN, RANDOM_PARTIAL), queries.is_more_accurate),
+    Claim("partial-is-faster", "Freezing the first layers makes an epoch shorter.",
+          (RANDOM_FULL, RANDOM_PARTIAL), queries.is_faster),
+    Claim("extractor-is-fastest", "The feature extractor has the shortest epoch.",
+          (RANDOM_PARTIAL, RANDOM_FROZEN), queries.is_faster),
+)
+FASHION_HALF = (
+    Claim("transfer-pays", "With few pictures a pretrained network that moves is more accurate than one from scratch.",
+          (SMALL, SMALL_FULL), queries.is_more_accurate),
+    Claim("frozen-transfer-pays", "So is a pretrained network whose convolutions stay frozen.",
+          (SMALL, SMALL_FROZEN), queries.is_more_accurate),
+    Claim("moving-pays", "Letting the pretrained convolutions move is more accurate than freezing them.",
+          (SMALL_FROZEN, SMALL_FULL), queries.is_more_accurate),
 )
 # fmt: on
 
-CLAIMS = {"flowers": FLOWERS, "fashion_mnist": FASHION_MNIST}
+CLAIMS = {"flowers": FLOWERS, "fashion_mnist": FASHION_MNIST, "fashion_half": FASHION_HALF}

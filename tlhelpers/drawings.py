@@ -22,6 +22,7 @@ FILES_PER_CLASS = 300
 ARTISTS = {
     "flowers": (garden, garden.draw_flower),
     "fashion_mnist": (clothes, clothes.draw_garment),
+    "fashion_half": (clothes, clothes.draw_garment),
 }
 
 # How many files of each class are not what they seem.

@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from tlhelpers import devices, files, fitting, manifest, profiles, recipes, records, settings, studies, training
 
 
@@ -122,20 +120,8 @@ def table_of(experiment, study):
     if experiment.evaluated_on == "validation" and (table["split"] == "validation").any():
         table = table[table["split"] != "test"].replace({"split": {"validation": "test"}})
     if experiment.per_class is not None:
-        table = _limit(table, experiment)
+        table = manifest.limit_per_class(table, experiment.per_class, seed=experiment.seed)
     return table.reset_index(drop=True)
-
-
-def _limit(table, experiment):
-    """Keeps a few training images of each class: the first of a shuffle, so that a smaller set is part of a larger."""
-    train = table[table["split"] == "train"].sample(frac=1, random_state=experiment.seed)
-    smallest = train["label"].value_counts().min()
-    if not 1 <= experiment.per_class <= smallest:
-        raise ValueError(
-            f"A class has between 1 and {smallest} training images here. Received: per_class={experiment.per_class}"
-        )
-    few = train.groupby("label").head(experiment.per_class)
-    return pd.concat([few, table[table["split"] != "train"]]).sort_index()
 
 
 def _make_record(experiment, study, table, fitted, device):

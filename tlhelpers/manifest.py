@@ -243,6 +243,28 @@ def rows_of(table, split):
     return table[table["split"] == split]
 
 
+def limit_per_class(table, per_class, *, seed=0):
+    """Keeps a few training images of each class: the first of a shuffle, so that a smaller set is part of a larger.
+
+    Args:
+        table: pandas.DataFrame, as from `split_manifest`.
+        per_class: int.
+        seed: int. Seeds the shuffle.
+
+    Returns:
+        pandas.DataFrame. The rows of the other splits stay.
+
+    Raises:
+        ValueError: when some class has fewer training images.
+    """
+    train = table[table["split"] == "train"].sample(frac=1, random_state=seed)
+    smallest = train["label"].value_counts().min()
+    if not 1 <= per_class <= smallest:
+        raise ValueError(f"A class has between 1 and {smallest} training images here. Received: per_class={per_class}")
+    few = train.groupby("label").head(per_class)
+    return pd.concat([few, table[table["split"] != "train"]]).sort_index()
+
+
 def fingerprint(table):
     """The SHA-256 over the sorted hashes of a table's files: which images these are, whatever their order."""
     return files.sha256_of_text("\n".join(sorted(table["sha256"])))

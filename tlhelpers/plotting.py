@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.colors import to_rgb
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from sklearn.metrics import confusion_matrix
 
 from tlhelpers import metrics
@@ -300,12 +300,16 @@ def plot_pareto(points, *, cost, label, ax=None):
         colour = PALETTE[0] if name in front.index else PALETTE[7]
         ends = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
         ax.errorbar(row[cost], row["accuracy"], yerr=ends, fmt="o", color=colour, capsize=3)
-        place = {"xytext": (6, 5), "textcoords": "offset points", "fontsize": 8}
-        ax.annotate(name, (row[cost], row["accuracy"]), **place, bbox={"color": "white", "alpha": 0.7, "pad": 0.5})
+        side = -1 if row[cost] ** 2 > points[cost].min() * points[cost].max() else 1  # towards the middle
+        place = {"xytext": (6 * side, 5), "textcoords": "offset points", "ha": "right" if side < 0 else "left"}
+        box = {"color": "white", "alpha": 0.7, "pad": 0.5}
+        ax.annotate(name, (row[cost], row["accuracy"]), **place, fontsize=8, bbox=box)
     if len(points) == 0:
         ax.text(0.5, 0.5, "nothing to show", ha="center", transform=ax.transAxes)
     ax.set_xscale("log")
-    ax.margins(x=0.3)
+    for axis_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        axis_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.margins(x=0.15)
     ax.set(xlabel=label, ylabel="accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     return ax

@@ -21,6 +21,7 @@ class Profile:
         fine_tuning_epochs: int. Passes for the unfrozen layers.
         fine_tuning_rate: float. The rate from which that of the unfrozen layers falls.
         case_epochs: int. Passes for a network trained from scratch in a case study.
+        case_per_class: int. Training images of each class where a case study wants few.
         grid_epochs: int. Passes for each cell of a grid.
         grid_depths: tuple of str. Keys of `plans.DEPTHS`: what moves in the grid of depth and rate.
         grid_rates: tuple of float. The learning rates of that grid.
@@ -40,6 +41,7 @@ class Profile:
     fine_tuning_epochs: int
     fine_tuning_rate: float
     case_epochs: int
+    case_per_class: int
     grid_epochs: int
     grid_depths: tuple
     grid_rates: tuple
@@ -65,6 +67,7 @@ FULL = Profile(
     fine_tuning_epochs=10,
     fine_tuning_rate=1e-4,
     case_epochs=20,
+    case_per_class=100,
     grid_epochs=8,
     grid_depths=("last 6 layers", "from the middle on", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
@@ -83,6 +86,7 @@ POCKET = Profile(
     fine_tuning_epochs=30,
     fine_tuning_rate=5e-4,
     case_epochs=20,
+    case_per_class=20,
     grid_epochs=4,
     grid_depths=("last 6 layers", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),

@@ -259,6 +259,34 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
     return table
 
 
+def epoch_shares(study, labels, recorded, runs):
+    """The training time of an epoch as a share of the first model's, by source: seconds of one machine each.
+
+    Args:
+        study: str. The study's name.
+        labels: dict from `<network>-<strategy>` to how a page calls it; the first is what the others are held against.
+        recorded: list of Record. All of one protocol.
+        runs: dict from `<network>-<strategy>` to this build's Record of it.
+
+    Returns:
+        pandas.DataFrame of float, indexed by label, with the columns `published`, `recorded` (mean over seeds) and
+        `this build`; NaN where there is no number.
+    """
+    published = studies.published_models(study)
+    of = {model: [record for record in recorded if record.model == model] for model in labels}
+    columns = {
+        "published": [published.get(model, {}).get("epoch_seconds", np.nan) for model in labels],
+        "recorded": [_mean_epoch_seconds(of[model]) for model in labels],
+        "this build": [_mean_epoch_seconds([runs[model]] if model in runs else []) for model in labels],
+    }
+    table = pd.DataFrame(columns, index=list(labels.values()), dtype=float)
+    return table / table.iloc[0]
+
+
+def _mean_epoch_seconds(records):
+    return np.mean([r.seconds["training"] / len(r.history["loss"]) for r in records]) if records else np.nan
+
+
 def describe_recorded(study, protocol, model, *, folder=None):
     """The recorded accuracy of a model, as a cell of a table: mean ± interval over seeds.
 

@@ -210,7 +210,7 @@ def is_faster(study, slower, faster):
     seconds = _mean_seconds(slower, faster)
     epochs = [np.mean([len(run.history["loss"]) for run in runs]) for runs in (slower, faster)]
     before, after = (total / count for total, count in zip(seconds, epochs, strict=True))
-    return after < before, f"{before:.1f} and {after:.1f} seconds an epoch"
+    return bool(after < before), f"{before:.1f} and {after:.1f} seconds an epoch"
 
 
 def forgets_less(study, slow, fast):

@@ -201,7 +201,9 @@ def test_runs_of_another_protocol_are_refused(folder):
 
 
 def test_unknown_studies_and_protocols_are_named():
-    with pytest.raises(ValueError, match=r"\['fashion_half', 'fashion_mnist', 'flowers'\]. Received: study='birds'"):
+    with pytest.raises(
+        ValueError, match=r"\['cats_dogs', 'fashion_half', 'fashion_mnist', 'flowers'\]. Received: study='birds'"
+    ):
         claims.check_claims("birds", "careful")
     with pytest.raises(ValueError, match="Received: protocol='mine'"):
         claims.check_claims("flowers", "mine")

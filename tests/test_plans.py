@@ -18,7 +18,7 @@ def test_every_cell_ends_with_the_seed_of_its_experiment(plan):
     assert all(cell[-1] == experiment.seed for cell, experiment in plan().items())
 
 
-@pytest.mark.parametrize("name", set(PLANS) - {"models"})
+@pytest.mark.parametrize("name", set(PLANS) - {"models", "cases"})
 def test_grids_never_look_at_a_test_image(name):
     assert {experiment.evaluated_on for experiment in PLANS[name]().values()} == {"validation"}
 
@@ -31,6 +31,18 @@ def test_the_recorded_models_are_those_of_the_careful_study():
         folds.setdefault(f"{network}-{strategy}", []).append(seed)
     few = {"efficientnetv2b0-full": [0, 1, 2], "mobilenetv2_100-scratch": [0, 1, 2]}
     assert folds == {model: list(range(manifest.FOLDS)) for model in folds} | few
+
+
+def test_the_case_studies_are_trained_with_the_recipes_of_the_flowers_on_photographs():
+    cells = plans.plan_cases()
+    assert {cell[:3] for cell in cells} >= {
+        ("cats_dogs", network, strategy)
+        for network in ("mobilenetv2_100", "efficientnetv2b0")
+        for strategy in ("frozen_linear", "full")
+    }
+    for (study, network, strategy, seed), one in cells.items():
+        assert (one.study, one.network, one.recipe, one.seed) == (study, network, recipes.get_recipe(strategy), seed)
+        assert (one.protocol, one.profile, one.evaluated_on) == ("careful", "full", "test")
 
 
 def test_the_grid_of_depths_pairs_every_depth_with_every_rate():

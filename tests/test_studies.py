@@ -64,7 +64,7 @@ def test_study_names_a_backbone_that_its_source_published(study):
 def test_drawn_edition_differs_in_its_pictures_and_their_splits_alone(study):
     drawn = get_study(study.name, drawn=True)
     assert (study.drawn, study.fold_part) == (False, "test")
-    assert (drawn.drawn, drawn.fold_part, drawn.places) == (True, "train", studies.ANYWHERE)
+    assert (drawn.drawn, drawn.fold_part, drawn.places) == (True, study.drawn_fold_part, studies.ANYWHERE)
     assert drawn.image_size == study.drawn_size
     found = {"drawn": False, "fold_part": "test", "places": study.places, "image_size": study.image_size}
     assert replace(drawn, **found) == study
@@ -75,7 +75,7 @@ def test_drawn_edition_differs_in_its_pictures_and_their_splits_alone(study):
 @pytest.mark.parametrize("function", [get_study, published_numbers, lambda name: published_model(name, "any")])
 def test_unknown_study_is_answered_with_the_allowed_ones(function):
     with pytest.raises(
-        ValueError, match=r"one of \['fashion_half', 'fashion_mnist', 'flowers'\]\. Received: name='birds'"
+        ValueError, match=r"one of \['cats_dogs', 'fashion_half', 'fashion_mnist', 'flowers'\]\. Received: name='birds'"
     ):
         function("birds")
 

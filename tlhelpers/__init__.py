@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "chapters": ["Chapter", "begin_chapter", "glue"],
         "claims": ["check_claims"],
+        "exercises": ["RESCUE", "build_rescue_head", "check_rescue"],
         "experiments": ["Experiment"],
         "drawings": ["plan_files"],
         "galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],

@@ -45,6 +45,7 @@ RECORDED_CHAPTERS = {
             "small_cnn-random_frozen",
         ],
     },
+    "cats_dogs": {"book/14_cats_vs_dogs.ipynb": ["{backbone}-overfitted", "{backbone}-rescued"]},
     "fashion_half": {
         "book/13_fashion_strategies.ipynb": [
             "small_cnn-scratch",

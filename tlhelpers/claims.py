@@ -9,10 +9,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from tlhelpers import manifest, queries, records, settings, studies, sweeps
+from tlhelpers.exercises import HIGHEST_TRAINING, LOWEST_VALIDATION
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 
 BASELINE, FROZEN, LAST6 = "baseline_cnn-scratch", "mobilenetv2_100-frozen", "mobilenetv2_100-last6"
+OVERFITTED, RESCUED = "mobilenetv2_100-overfitted", "mobilenetv2_100-rescued"
 SMALL, SMALL_FROZEN, SMALL_FULL = "small_cnn-scratch", "small_cnn-frozen", "small_cnn-full"
 RANDOM_FULL, RANDOM_PARTIAL, RANDOM_FROZEN = (
     "small_cnn-random_full",
@@ -221,6 +223,18 @@ FASHION_HALF = (
     Claim("moving-pays", "Letting the pretrained convolutions move is more accurate than freezing them.",
           (SMALL_FROZEN, SMALL_FULL), queries.is_more_accurate),
 )
+CATS_DOGS = (
+    Claim("wrong-accuracy", "Trained wrongly, the network reaches the accuracy quoted for it.",
+          (OVERFITTED,), partial(queries.is_as_good, model=OVERFITTED)),
+    Claim("wrong-gap", "Trained wrongly, the network knows its training pictures and not the others.",
+          (OVERFITTED,), partial(queries.fits_training_alone, gap=0.15)),
+    Claim("rescued-window", "The rescued network ends inside the window that the exercise asks for.",
+          (RESCUED,), partial(queries.ends_in_window, lowest=LOWEST_VALIDATION, highest=HIGHEST_TRAINING)),
+    Claim("rescued-accuracy", "The rescued network reaches the accuracy quoted for it, and no more.",
+          (RESCUED,), partial(queries.is_as_good, model=RESCUED)),
+    Claim("rescued-beats-wrong", "The rescued network is more accurate than the one trained wrongly.",
+          (OVERFITTED, RESCUED), queries.is_more_accurate),
+)
 # fmt: on
 
-CLAIMS = {"flowers": FLOWERS, "fashion_mnist": FASHION_MNIST, "fashion_half": FASHION_HALF}
+CLAIMS = {"flowers": FLOWERS, "fashion_mnist": FASHION_MNIST, "fashion_half": FASHION_HALF, "cats_dogs": CATS_DOGS}

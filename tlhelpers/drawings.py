@@ -13,7 +13,7 @@ import pandas as pd
 import PIL
 from PIL import Image
 
-from tlhelpers import clothes, devices, files, garden, settings, sketch
+from tlhelpers import animals, clothes, devices, files, garden, settings, sketch
 
 PICTURE_SEED = 2026
 FILES_PER_CLASS = 300
@@ -23,6 +23,7 @@ ARTISTS = {
     "flowers": (garden, garden.draw_flower),
     "fashion_mnist": (clothes, clothes.draw_garment),
     "fashion_half": (clothes, clothes.draw_garment),
+    "cats_dogs": (animals, animals.draw_animal),
 }
 
 # How many files of each class are not what they seem.

@@ -20,6 +20,9 @@ RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
 WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "everything moves": "full"}
 
+# The case studies' recorded models: study, networks, strategies.
+CASES = (("cats_dogs", ("mobilenetv2_100", "efficientnetv2b0"), ("frozen_linear", "full")),)
+
 # What each variant of the recipe `full` has instead. The first is the recipe itself.
 ABLATIONS = {
     "the recipe": {},
@@ -61,6 +64,22 @@ def plan_models():
     ]
     cells = [(network, strategy, seed) for network, strategy, seeds in plan for seed in seeds]
     return {cell: Experiment(cell[0], recipes.get_recipe(cell[1]), cell[2]) for cell in cells}
+
+
+def plan_cases():
+    """The models of the case studies that no chapter has room for, under the careful protocol.
+
+    Returns:
+        dict from study, network, strategy and seed to an Experiment.
+    """
+    cells = [
+        (study, network, strategy, seed)
+        for study, networks, strategies in CASES
+        for strategy in strategies
+        for network in networks
+        for seed in FEWER_SEEDS
+    ]
+    return {cell: Experiment(cell[1], recipes.get_recipe(cell[2]), cell[3], study=cell[0]) for cell in cells}
 
 
 def plan_depths(profile, network, *, protocol="careful", seed=0):

@@ -213,6 +213,20 @@ def is_faster(study, slower, faster):
     return bool(after < before), f"{before:.1f} and {after:.1f} seconds an epoch"
 
 
+def ends_in_window(study, runs, *, lowest, highest):
+    """Validation accuracy ends above one bound and training accuracy below another, in every run."""
+    validation, training = ([run.history[name][-1] for run in runs] for name in ("val_accuracy", "accuracy"))
+    numbers = f"validation {_span(validation, '.1%')}, training {_span(training, '.1%')} ({_seeds(runs)})"
+    return min(validation) > lowest and max(training) < highest, numbers
+
+
+def fits_training_alone(study, runs, *, gap):
+    """Training accuracy ends further above validation accuracy than a gap, in every run."""
+    ends = [(run.history["accuracy"][-1], run.history["val_accuracy"][-1]) for run in runs]
+    numbers = f"training {_span([t for t, _ in ends], '.1%')}, validation {_span([v for _, v in ends], '.1%')}"
+    return min(training - validation for training, validation in ends) > gap, f"{numbers} ({_seeds(runs)})"
+
+
 def forgets_less(study, slow, fast):
     """What the first model's features meant before they moved they still mean, and more so than the second's."""
     kept = [{run.seed: run.details["old_head_accuracy"] for run in runs} for runs in (slow, fast)]

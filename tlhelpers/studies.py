@@ -46,8 +46,8 @@ class Study:
         published_test_count: int. Test images under the `published` protocol.
         drawn: bool. Whether the pictures are drawn by `garden` instead of found.
         fold_part: str. Which part one fold of five is, `"test"` or `"train"`. Photographs are few: a fold tests.
-            Drawings cost nothing: a fold trains, since the lesson needs a small training set, and most of the rest
-            tests.
+        drawn_fold_part: str. The same of the drawn edition. Drawings cost nothing: a fold trains, where the lesson
+            needs a small training set, and most of the rest tests.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Study:
     unfrozen: int | None = None
     drawn: bool = False
     fold_part: str = "test"
+    drawn_fold_part: str = "train"
 
     @property
     def pictures(self):
@@ -130,6 +131,22 @@ STUDIES = {
     ),
     "fashion_mnist": FASHION_MNIST,
     "fashion_half": FASHION_HALF,
+    "cats_dogs": Study(
+        name="cats_dogs",
+        title="Cats vs dogs",
+        shows="cats and dogs",
+        class_names=("cats", "dogs"),
+        archives={"cats_and_dogs_filtered.zip": None},
+        url="https://storage.googleapis.com/mledu-datasets/",
+        places={"train": Place("train/{label}"), "test": Place("validation/{label}")},
+        image_size=160,
+        drawn_size=96,
+        drawn_fold_part="test",
+        backbone="mobilenetv2_100",
+        unfrozen=20,
+        published_count=3000,
+        published_test_count=1000,
+    ),
 }
 
 
@@ -151,7 +168,13 @@ def get_study(name, *, drawn=False):
     study = STUDIES[name]
     if not drawn:
         return study
-    return replace(study, drawn=True, fold_part="train", image_size=study.drawn_size, places=ANYWHERE.copy())
+    return replace(
+        study,
+        drawn=True,
+        fold_part=study.drawn_fold_part,
+        image_size=study.drawn_size,
+        places=ANYWHERE.copy(),
+    )
 
 
 def published_numbers(study):

@@ -31,6 +31,7 @@ class Sweep(NamedTuple):
 
 SWEEPS = {
     "models": Sweep(plans.plan_models, "."),
+    "cases": Sweep(plans.plan_cases, "."),
     "depths": Sweep(partial(plans.over_folds, plans.plan_depths), "sweeps/depths"),
     "sizes": Sweep(partial(plans.over_folds, plans.plan_sizes), "sweeps/sizes"),
     "ablations": Sweep(plans.plan_ablations, "sweeps/ablations"),

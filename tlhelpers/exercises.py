@@ -1,0 +1,223 @@
+"""The exercises that check themselves: which condition holds, which does not, and why."""
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+
+from tlhelpers import loaders, models
+
+LOWEST_VALIDATION, HIGHEST_TRAINING = 0.85, 0.92  # the window that the source asks for
+GOOD_VALIDATION, SMALL_GAP = 0.95, 0.03  # ours
+RESCUE_BATCH = 32
+OTHER_BATCHES = (1, 2, 4, 8, 16, 24, 48, 64, 96, 128, 256)
+SAME = 0.005  # two evaluations of one model on the same pictures differ by less
+RESCUE_DROPOUT = 0.3
+
+
+@dataclass(frozen=True)
+class RescueBudget:
+    """How the wrong training and the solution of the rescue are set under a profile.
+
+    Args:
+        wrong_epochs: int. Passes of the wrong training.
+        wrong_rate: float. Its learning rate.
+        head_epochs: int. Passes of the new head.
+        head_rate: float. Its learning rate.
+        unfrozen: int. How many layers, counted from the end, move then.
+        epochs: int. Passes with them.
+        rate: float. Their learning rate.
+    """
+
+    wrong_epochs: int
+    wrong_rate: float
+    head_epochs: int
+    head_rate: float
+    unfrozen: int
+    epochs: int
+    rate: float
+
+
+RESCUE = {
+    "full": RescueBudget(20, 1e-3, head_epochs=4, head_rate=1e-4, unfrozen=20, epochs=3, rate=1e-5),
+    "pocket": RescueBudget(14, 1e-3, head_epochs=8, head_rate=2e-3, unfrozen=118, epochs=10, rate=3e-4),
+    "smoke": RescueBudget(1, 1e-3, head_epochs=1, head_rate=2e-3, unfrozen=118, epochs=1, rate=3e-4),
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of an exercise.
+
+    Args:
+        name: str. What is asked.
+        holds: bool.
+        found: str. What was found.
+        advice: str. What to do about it; empty where it holds.
+        asked: bool. Whether passing depends on it.
+    """
+
+    name: str
+    holds: bool
+    found: str
+    advice: str = ""
+    asked: bool = True
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found; shown at the end of a cell, a table.
+
+    Args:
+        conditions: tuple of Condition.
+    """
+
+    conditions: tuple
+
+    @property
+    def passed(self):
+        """Whether every condition holds that is asked for."""
+        return all(condition.holds for condition in self.conditions if condition.asked)
+
+    @property
+    def verdict(self):
+        """The result in a sentence."""
+        failed = [condition.name for condition in self.conditions if condition.asked and not condition.holds]
+        return "Passed." if self.passed else f"Not yet: {', '.join(failed)}."
+
+    def __repr__(self):
+        lines = (f"{_mark(c)} {c.name}: {c.found}{'. ' if c.advice else ''}{c.advice}" for c in self.conditions)
+        return "\n".join([self.verdict, *lines])
+
+    def _repr_html_(self):
+        rows = "".join(
+            f"<tr><td>{_mark(c)}</td><td>{html.escape(c.name)}</td><td>{html.escape(c.found)}</td>"
+            f"<td>{html.escape(c.advice)}</td></tr>"
+            for c in self.conditions
+        )
+        head = "<tr><th></th><th>condition</th><th>found</th><th>what to do</th></tr>"
+        return f"<p><strong>{html.escape(self.verdict)}</strong></p><table><thead>{head}</thead>{rows}</table>"
+
+
+def build_rescue_head(feature_shape, *, seed=0):
+    """The head of the rescue: pooling, dropout of 0.3 and two logits, which are a sigmoid in other words.
+
+    Args:
+        feature_shape: tuple of int. The backbone's output without the batch.
+        seed: int.
+
+    Returns:
+        keras.Model.
+    """
+    return models.build_head(feature_shape, 2, hidden=0, dropout=RESCUE_DROPOUT, seed=seed)
+
+
+def check_rescue(history, chapter):
+    """Checks a rescued model: same architecture, data and batch size, and accuracies inside the asked window.
+
+    Training is known by what it leaves: the number of batches says how many pictures it saw and how many at a time,
+    and the model is run on the validation pictures once more.
+
+    Args:
+        history: keras.callbacks.History that the last `fit` returned, or None.
+        chapter: Chapter of the study `cats_dogs`.
+
+    Returns:
+        Report. `passed` says whether all is as asked; our own criterion stands beside and decides nothing.
+    """
+    if history is None or not getattr(history, "history", None):
+        return Report((Condition("a training", False, "no history", "Train the model and keep what `fit` returns."),))
+    curves, model = history.history, history.model
+    training, validation = (float(curves[name][-1]) for name in ("accuracy", "val_accuracy"))
+    same = _architecture(model) == _architecture(_reference(chapter))
+    return Report(
+        (
+            _check_architecture(same, chapter),
+            _check_batches(history.params["steps"], chapter),
+            _check_validation_data(curves["val_accuracy"], model, chapter, same),
+            _check_validation(validation, model),
+            _check_training(training),
+            _check_ours(training, validation),
+        )
+    )
+
+
+def _mark(condition):
+    return "✓" if condition.holds else "✗" if condition.asked else "–"
+
+
+def _reference(chapter):
+    backbone = models.build_backbone(chapter.backbone, chapter.image_size, weights=None)
+    return models.connect(backbone, build_rescue_head(backbone.output_shape[1:]))
+
+
+def _architecture(model):
+    """Kinds of layers and their weights' shapes, whatever they are called; layers that augment do not count."""
+    parts = []
+    for layer in model.layers:
+        inner = getattr(layer, "layers", None)
+        parts += _architecture(layer) if inner else [(type(layer).__name__, tuple(w.shape for w in layer.weights))]
+    return [part for part in parts if part[0] != "InputLayer" and not part[0].startswith("Random")]
+
+
+def _check_architecture(same, chapter):
+    name = f"the architecture is {chapter.backbone} with the given head"
+    if same:
+        return Condition(name, True, "it is")
+    advice = "Keep the given backbone and head; change how they are trained."
+    return Condition(name, False, "another network", advice)
+
+
+def _check_batches(steps, chapter):
+    train, validation = (len(chapter.rows(split)) for split in ("train", "validation"))
+    name = f"training sees its {train:,} pictures, {RESCUE_BATCH} at a time"
+    expected = -(-train // RESCUE_BATCH)
+    found = f"{steps} batches an epoch, asked are {expected}"
+    if steps == expected:
+        return Condition(name, True, found)
+    reasons = []
+    if steps in (-(-(train + validation) // RESCUE_BATCH), -(-validation // RESCUE_BATCH)):
+        reasons.append("the validation pictures were trained on: what they say then is what the model has looked up")
+    sizes = [size for size in OTHER_BATCHES if -(-train // size) == steps]
+    if sizes:
+        reasons.append(f"the batch size was {' or '.join(map(str, sizes))}")
+    return Condition(name, False, found, f"Perhaps {', or '.join(reasons or ['other pictures were used'])}.")
+
+
+def _check_validation_data(reported, model, chapter, same):
+    name = "validation accuracy is that of the validation pictures"
+    if not same:
+        return Condition(name, False, "not measured", "Mend the architecture first.")
+    rows = chapter.rows("validation")
+    logits = model.predict(loaders.load_dataset(rows, chapter.image_size, cache="none"), verbose=0)
+    measured = float((logits.argmax(axis=1) == rows["target"]).mean())
+    holds = bool(np.min(np.abs(np.asarray(reported) - measured)) <= SAME)
+    advice = "" if holds else "Pass the given `validation` to `fit`, unchanged."
+    return Condition(name, holds, f"{measured:.1%} measured, {reported[-1]:.1%} in the history", advice)
+
+
+def _check_validation(accuracy, model):
+    name = f"validation accuracy is above {LOWEST_VALIDATION:.0%}"
+    if accuracy > LOWEST_VALIDATION:
+        return Condition(name, True, f"{accuracy:.1%}")
+    head_alone = all(not layer.trainable for layer in model.layers if layer.weights and not hasattr(layer, "layers"))
+    if head_alone:
+        advice = "Only the head is trained: train it longer, then let the backbone's last layers move at a low rate."
+    else:
+        advice = "Begin with a frozen, pretrained backbone, and let its last layers move at a low rate afterwards."
+    return Condition(name, False, f"{accuracy:.1%}", advice)
+
+
+def _check_training(accuracy):
+    name = f"training accuracy is below {HIGHEST_TRAINING:.0%}"
+    if accuracy < HIGHEST_TRAINING:
+        return Condition(name, True, f"{accuracy:.1%}")
+    advice = "It is being learned by heart: show each picture differently in every epoch, or stop earlier."
+    return Condition(name, False, f"{accuracy:.1%}", advice)
+
+
+def _check_ours(training, validation):
+    points = f"{SMALL_GAP * 100:.0f} points"
+    name = f"beyond the source: validation at least {GOOD_VALIDATION:.0%}, at most {points} below training"
+    holds = validation >= GOOD_VALIDATION and training - validation <= SMALL_GAP
+    return Condition(name, holds, f"{validation:.1%}, {(training - validation) * 100:+.1f} points", asked=False)

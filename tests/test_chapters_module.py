@@ -60,7 +60,11 @@ def save(chapter, strategy="frozen", seconds=1.0, network="tiny"):
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
-        ("birds", {}, r"\['cats_dogs', 'fashion_half', 'fashion_mnist', 'flowers'\]. Received: name='birds'"),
+        (
+            "birds",
+            {},
+            r"\['cats_dogs', 'deepweeds', 'fashion_half', 'fashion_mnist', 'flowers'\]. Received: name='birds'",
+        ),
         ("flowers", {"profile": "demo"}, r"\['auto', 'pocket', 'full', 'smoke'\]. Received: name='demo'"),
         ("flowers", {"protocol": "strict"}, r"\['published', 'careful'\]. Received: protocol='strict'"),
         ("flowers", {"seed": 5}, r"folds 0 to 4. Received: seed=5"),

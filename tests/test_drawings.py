@@ -224,3 +224,20 @@ def test_manifest_groups_every_copy_with_its_original_and_nothing_else(drawn):
     copies = fault_rows(readable, *drawings.COPIES)
     assert len(copies) == 5 * len(CLASS_NAMES)
     assert copies["group"].isin(readable.loc[readable["fault"] == "", "group"]).all()
+
+
+def test_a_class_may_have_more_files_than_the_others():
+    counts = dict.fromkeys(CLASS_NAMES, 30) | {"tulip": 50}
+    plan = drawings.plan_files(CLASS_NAMES, per_class=counts)
+    assert plan["label"].value_counts().to_dict() == counts
+    with pytest.raises(ValueError, match="at least 28 files"):
+        drawings.plan_files(CLASS_NAMES, per_class=counts | {"rose": 20})
+
+
+def test_every_study_has_someone_who_draws_all_its_classes():
+    assert set(drawings.ARTISTS) == set(studies.STUDIES)
+    for name, (_, draw) in drawings.ARTISTS.items():
+        study = studies.get_study(name, drawn=True)
+        for label in study.class_names:
+            picture = draw(label, seed=0, index=0, size=study.drawn_size)
+            assert picture.shape == (study.image_size, study.image_size, 3)

@@ -11,7 +11,7 @@ import pytest
 from conftest import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import drawings, files, manifest, settings, sources, studies
+from tlhelpers import drawings, files, layouts, manifest, settings, sources, studies
 from tlhelpers.manifest import (
     build_manifest,
     count_leaks,
@@ -48,9 +48,15 @@ def fill(folder, pictures):
     return folder
 
 
+def build_listed(folder, class_names=TWO_CLASSES, *, places=studies.ANYWHERE, workers=1):
+    """The manifest of a folder of class folders."""
+    study = replace(studies.get_study("flowers"), class_names=class_names, places=places)
+    return build_manifest(layouts.list_images(folder, study), class_names, workers=workers)
+
+
 def build(folder, pictures, class_names=TWO_CLASSES):
     """The manifest of `{"class/name": bytes}`, indexed by those names."""
-    table = build_manifest(fill(folder / "images", pictures), class_names, workers=1)
+    table = build_listed(fill(folder / "images", pictures), class_names)
     return table.set_axis([name for label in class_names for name in sorted(pictures) if name.startswith(label)])
 
 
@@ -245,7 +251,7 @@ def test_rotated_photograph_is_turned_upright(tmp_path):
 def test_manifest_has_one_row_per_file_in_label_order(tmp_path):
     pictures = {f"{label}/{i}.jpg": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(3)}
     folder = fill(tmp_path / "images", pictures | {"daisy/.DS_Store": b"x", "notes/readme.txt": b"x"})
-    table = build_manifest(folder, TWO_CLASSES, workers=1)
+    table = build_listed(folder)
     assert table["path"].tolist() == [str(folder / name) for name in sorted(pictures)]
     assert table["label"].tolist() == ["daisy"] * 3 + ["rose"] * 3
     assert table["sha256"].tolist() == [files.sha256_of(path) for path in table["path"]]
@@ -271,14 +277,14 @@ def test_unreadable_files_stay_in_the_manifest_and_out_of_the_splits(tmp_path, f
 def test_work_in_several_processes_gives_the_same_manifest(tmp_path):
     pictures = {f"{label}/{i}.png": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(101)}
     folder = fill(tmp_path / "images", pictures)
-    alone, together = (build_manifest(folder, TWO_CLASSES, workers=count) for count in (1, 2))
+    alone, together = (build_listed(folder, workers=count) for count in (1, 2))
     pd.testing.assert_frame_equal(alone, together)
     assert len(alone) == 202
 
 
 @pytest.mark.parametrize("pictures", [{}, {"daisy/1.jpg": b"", "daisy/2.jpg": NOISE}], ids=["no folder", "no image"])
 def test_class_without_a_readable_image_is_named(tmp_path, pictures):
-    with pytest.raises(ValueError, match=r"at least one readable image\. Missing: \['daisy'\]\. Received: folder="):
+    with pytest.raises(ValueError, match=r"at least one readable image\. Missing: \['daisy'\]\. Received: "):
         build(tmp_path, {"rose/1.jpg": JPEG, **pictures})
 
 
@@ -496,6 +502,22 @@ def test_official_validation_part_is_kept_and_freed_of_what_trains(official):
     assert 0 < len(careful) < len(published)
 
 
+def test_tables_name_the_part_of_every_fold_and_other_folds_do_not_exist(official):
+    study, table = official
+    study = replace(study, tables=studies.get_study("deepweeds").tables)
+    folds = [
+        ",".join("test" if k == i % 5 else "validation" if k == (i + 1) % 5 else "train" for k in range(5))
+        for i in range(len(table))
+    ]
+    table = table.assign(part=folds, group=range(len(table)))
+    for seed in range(5):
+        split = split_manifest(table, study, protocol="published", seed=seed)["split"]
+        assert split.value_counts().to_dict() == {"train": 240, "validation": 80, "test": 80}
+        assert (split[seed::5] == "test").all()
+    with pytest.raises(ValueError, match=r"the folds 0 to 4\. Received: seed=5"):
+        split_manifest(table, study, protocol="published", seed=5)
+
+
 def test_files_of_official_parts_stand_in_the_manifest_with_their_part(tmp_path):
     pictures = {
         f"{part}/{name}/{i}.png": encode(draw_flower(name, i + 10 * (part == "test"), 24), "PNG")
@@ -503,7 +525,7 @@ def test_files_of_official_parts_stand_in_the_manifest_with_their_part(tmp_path)
         for name in TWO_CLASSES
         for i in range(2)
     }
-    table = build_manifest(fill(tmp_path / "images", pictures), TWO_CLASSES, places=OFFICIAL, workers=1)
+    table = build_listed(fill(tmp_path / "images", pictures), places=OFFICIAL)
     assert table["part"].tolist() == ["train"] * 4 + ["test"] * 4
     assert table["label"].tolist() == ["daisy", "daisy", "rose", "rose"] * 2
 

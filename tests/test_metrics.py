@@ -392,3 +392,11 @@ def test_interval_of_macro_f1_holds_the_value_and_narrows_with_more_images():
         assert low < metrics.evaluate(y_true[:count], y_prob[:count], "abc")["macro_f1"] < high
         widths.append(high - low)
     assert widths[0] > 2 * widths[1]
+
+
+def test_class_weights_give_every_class_the_same_say():
+    y = np.repeat([0, 1, 2], [8, 1, 3])
+    weights = metrics.class_weights(y)
+    assert weights == {0: pytest.approx(0.5), 1: pytest.approx(4.0), 2: pytest.approx(4 / 3)}
+    assert np.mean([weights[k] for k in y]) == pytest.approx(1)
+    assert all(type(k) is int for k in weights)

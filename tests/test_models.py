@@ -115,6 +115,27 @@ def test_pictures_too_small_for_the_small_network_are_refused():
         models.small_cnn(28, 1)
 
 
+def test_a_network_of_weights_that_expect_blue_first_is_turned_round_once(monkeypatch):
+    loaded = {}
+
+    def load(backbone, name):
+        loaded[name] = backbone.get_layer("conv1_conv").get_weights()[0]
+
+    monkeypatch.setattr(models.sources, "load_backbone_weights", load)
+    network = models.build_backbone("resnet50", 32)
+    [kernel] = loaded.values()
+    np.testing.assert_array_equal(network.get_layer("conv1_conv").get_weights()[0], kernel[:, :, ::-1])
+    assert list(loaded) == ["resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"]
+    assert models.count_parameters(network)["total"] == 23_587_712
+
+
+def test_the_last_stage_of_the_resnet_moves_without_its_statistics():
+    network = models.freeze(models.build_backbone("resnet50", 32, weights=None))
+    moved = models.unfreeze(network, from_block=models.BACKBONES["resnet50"]["partial"])
+    assert {layer.name[:5] for layer in moved} == {"conv5"}
+    assert not any("bn" in layer.name for layer in moved)
+
+
 def test_logits_are_not_squashed_to_probabilities(backbone, head):
     for model in (models.baseline_cnn(32, 5, seed=0), models.connect(backbone, head)):
         images = draw_images(8, model.input_shape[1])
@@ -261,8 +282,8 @@ def test_all_layers_may_be_unfrozen(backbone):
         (lambda b: models.baseline_cnn(32, 1), r"at least two classes. Received: num_classes=1"),
         (lambda b: models.build_head((12,), 1), r"at least two classes. Received: num_classes=1"),
         (
-            lambda b: models.build_backbone("resnet50"),
-            r"\['efficientnetv2b0', 'mobilenetv2_035', 'mobilenetv2_100'\]. Received: name='resnet50'",
+            lambda b: models.build_backbone("vgg16"),
+            r"\['efficientnetv2b0', 'mobilenetv2_035', 'mobilenetv2_100', 'resnet50'\]. Received: name='vgg16'",
         ),
         (
             lambda b: models.build_backbone("mobilenetv2_035", 32, weights="noisy"),

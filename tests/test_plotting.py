@@ -255,6 +255,15 @@ def test_names_and_counts_of_many_classes_do_not_overlap():
         assert cell * np.sin(np.radians(label.get_rotation())) > height
 
 
+def test_names_of_many_classes_are_turned_below_their_bars():
+    y_true = np.arange(9)
+    result = metrics.evaluate(y_true, np.eye(9)[y_true], [f"a_long_name_{k}" for k in range(9)])
+    many, few = (plotting.plot_per_class({"a model": r}) for r in (result, metrics_by_model()["baseline"]))
+    assert many.get_xticklabels()[0].get_text() == "a long name 0"
+    assert {label.get_rotation() for label in many.get_xticklabels()} == {30}
+    assert {label.get_rotation() for label in few.get_xticklabels()} == {0}
+
+
 def test_a_class_without_images_is_a_row_of_zeros():
     ax = plotting.plot_confusion_matrix([0, 0], np.eye(3)[[0, 1]], NAMES)
     assert [text.get_text() for text in ax.texts] == ["1", "1", "0"] + ["0"] * 6

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from builders import (
@@ -272,3 +273,36 @@ def test_a_model_is_faster_by_the_epoch_whatever_the_number_of_epochs():
     changes = {PARTIAL: {"seconds": 100, "history": SMOOTH}, FULL: {"seconds": 30, "history": one_epoch}}
     assert ask(queries.is_faster, FULL, PARTIAL, changes=changes) == (True, "31.0 and 16.8 seconds an epoch")
     assert ask(queries.is_faster, PARTIAL, FULL, changes=changes)[0] is False
+
+
+@pytest.mark.parametrize(
+    ("query", "metrics", "holds", "numbers"),
+    [
+        (
+            queries.accuracy_flatters,
+            {"accuracy": 0.8, "macro_f1": 0.7},
+            True,
+            "accuracy 80.0%, macro F1 70.0% (1 seed)",
+        ),
+        (
+            queries.accuracy_flatters,
+            {"accuracy": 0.8, "macro_f1": 0.79},
+            False,
+            "accuracy 80.0%, macro F1 79.0% (1 seed)",
+        ),
+        (
+            queries.misses_more_than_it_confuses,
+            {"macro_precision": 0.8, "macro_recall": 0.7},
+            True,
+            "macro precision 80.0%, macro recall 70.0% (1 seed)",
+        ),
+        (
+            queries.misses_more_than_it_confuses,
+            {"macro_precision": 0.7, "macro_recall": 0.8},
+            False,
+            "macro precision 70.0%, macro recall 80.0% (1 seed)",
+        ),
+    ],
+)
+def test_averages_over_classes_are_held_against_each_other(query, metrics, holds, numbers):
+    assert query(STUDY, [SimpleNamespace(metrics=metrics)], by=0.02) == (holds, numbers)

@@ -181,7 +181,8 @@ def test_records_are_found_by_protocol_and_model(folder, options, count):
 
 def test_an_unknown_study_names_the_known_ones(folder):
     with pytest.raises(
-        ValueError, match=r"\['cats_dogs', 'fashion_half', 'fashion_mnist', 'flowers'\]. Received: name='birds'"
+        ValueError,
+        match=r"\['cats_dogs', 'deepweeds', 'fashion_half', 'fashion_mnist', 'flowers'\]. Received: name='birds'",
     ):
         records.load_records("birds", folder=folder)
 

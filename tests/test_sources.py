@@ -5,9 +5,11 @@ import http.server
 import json
 import stat
 import struct
+import sys
 import threading
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ import pytest
 import requests
 from conftest import CLASS_NAMES, write_archive
 
-from tlhelpers import archives, drawings, files, models, settings, sources, studies
+from tlhelpers import archives, drawings, files, layouts, models, settings, sources, studies
 from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
 
 ARCHIVE = "flowers-recognition.zip"
@@ -550,7 +552,7 @@ def test_every_weight_file_has_a_place_upstream():
     urls = {name: sources.weights_url(file) for name, file in sources.WEIGHT_FILES["imagenet"].items()}
     assert urls["efficientnetv2b0"].endswith("keras-applications/efficientnet_v2/efficientnetv2-b0_notop.h5")
     assert all(url.startswith(sources.WEIGHTS_URL) for url in urls.values())
-    assert set(sources.WEIGHTS_SHA256) == set(sources.WEIGHT_FILES["imagenet"].values())
+    assert {*sources.WEIGHTS_SHA256, *sources.WEIGHTS_MD5} == set(sources.WEIGHT_FILES["imagenet"].values())
 
 
 def test_weights_stored_in_half_precision_are_recognised_and_others_are_not(random_weights):
@@ -667,3 +669,98 @@ def test_dropped_archive_that_was_not_taken_is_named_with_the_reason(flowers):
         MissingDataError, match=r"half\.zip was not taken.*truncated(.|\n)*page\.zip was not taken.*web page"
     ):
         sources.find_archives(flowers)
+
+
+# Studies whose labels stand in tables
+
+
+@pytest.fixture
+def weeds():
+    """The study of weeds, whose folds stand in fifteen tables."""
+    return studies.get_study("deepweeds")
+
+
+def tables_of(study):
+    return layouts.missing_tables(Path("nowhere"), study.tables)
+
+
+def fill_tables(folder, study):
+    for name in tables_of(study):
+        files.write_text(folder / name, "Filename,Label\n")
+    return folder
+
+
+def test_own_folder_under_the_studys_name_wins_over_the_mirror_and_is_used_as_it_stands(weeds, mirror):
+    own = Path("data") / "deepweeds"
+    (own / "inner" / "images").mkdir(parents=True)
+    assert prepare_images(weeds) == Path.cwd() / own / "inner"
+    assert extracted() == []
+
+
+def test_archive_with_images_and_tables_is_recognised_by_them(weeds):
+    path = Path("data") / "any name.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("DeepWeeds/images/1.jpg", *(f"DeepWeeds/{table}" for table in tables_of(weeds))):
+            archive.writestr(name, "x")
+    assert sources.is_archive_of(path, weeds)
+    assert prepare_images(weeds).name == "DeepWeeds"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images/1.jpg", "x")
+    assert not sources.is_archive_of(path, weeds)
+
+
+def test_tables_beside_the_images_are_taken_and_others_fetched_once(weeds, tmp_path, monkeypatch):
+    assert sources.find_tables(weeds, fill_tables(tmp_path / "beside", weeds)) == tmp_path / "beside"
+    with Website() as server:
+        server.pages = dict.fromkeys(tables_of(weeds), b"Filename,Label\n")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        upstream = replace(weeds, tables=weeds.tables._replace(url=f"{server.url}/"))
+        found = sources.find_tables(upstream, tmp_path / "without")
+        assert sources.find_tables(upstream, tmp_path / "without") == found
+        server.shutdown()
+        thread.join()
+    assert sorted(server.requests) == sorted(tables_of(weeds))
+    assert layouts.missing_tables(found, weeds.tables) == []
+
+
+def test_tables_nowhere_to_be_found_are_answered_with_two_ways_to_provide_them(weeds, tmp_path, monkeypatch):
+    def refuse(url, *_, **__):
+        raise requests.ConnectionError(f"no way to {url}")
+
+    monkeypatch.setattr(sources.pooch, "retrieve", refuse)
+    with pytest.raises(MissingDataError, match=r"labels/train_subset0.csv is nowhere to be found .*(.|\n)*put it into"):
+        sources.find_tables(weeds, tmp_path)
+
+
+def test_study_without_tables_has_none_to_find(flowers, tmp_path):
+    assert sources.find_tables(flowers, tmp_path) is None
+
+
+def test_images_come_from_tensorflow_datasets_where_kaggle_fails_and_the_package_is_there(weeds, monkeypatch):
+    examples = [{"image/filename": b"a.jpg", "image": b"one"}, {"image/filename": b"../b.jpg", "image": b"two"}]
+    builder = SimpleNamespace(download_and_prepare=lambda: None, as_dataset=lambda **_: examples)
+    package = SimpleNamespace(
+        builder={"deep_weeds": builder}.get,
+        as_numpy=iter,
+        decode=SimpleNamespace(SkipDecoding=lambda: None),
+        __spec__=SimpleNamespace(name="tensorflow_datasets"),
+    )
+    with pytest.raises(MissingDataError, match="Kaggle is switched off"):
+        prepare_images(weeds)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
+    folder = prepare_images(weeds)
+    assert {path.name: path.read_bytes() for path in (folder / "images").iterdir()} == {
+        "a.jpg": b"one",
+        "b.jpg": b"two",
+    }
+    package.builder = lambda _: pytest.fail("exported a second time")
+    assert prepare_images(weeds) == folder
+
+
+def test_weights_whose_makers_give_an_md5_are_checked_by_it(mirror):
+    name = sources.WEIGHT_FILES["imagenet"]["resnet50"]
+    files.write_text(mirror / "weights" / name, "other weights")
+    with pytest.raises(BadArchiveError, match=f"has the MD5 {sources.WEIGHTS_MD5[name]}. Received: [0-9a-f]{{32}} for"):
+        models.build_backbone("resnet50", 32)

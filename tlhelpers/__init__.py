@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "apply_temperature",
             "bootstrap_difference",
             "bootstrap_interval",
+            "class_weights",
             "compare_paired",
             "evaluate",
             "expected_calibration_error",
@@ -40,6 +41,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "top_confusions",
         ],
         "models": [
+            "BACKBONES",
             "baseline_cnn",
             "build_backbone",
             "build_head",

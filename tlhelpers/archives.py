@@ -32,7 +32,7 @@ def extract_archives(archives, destination, study):
             links or absurdly compressed data, or lacks a class of the study.
     """
     with files.atomic_folder(destination) as folder:
-        if study.label_names:
+        if study.label_names and not study.tables:
             for part, (images, labels) in zip(
                 study.places, zip(archives[::2], archives[1::2], strict=True), strict=True
             ):

@@ -46,6 +46,9 @@ RECORDED_CHAPTERS = {
         ],
     },
     "cats_dogs": {"book/14_cats_vs_dogs.ipynb": ["{backbone}-overfitted", "{backbone}-rescued"]},
+    "deepweeds": {
+        "book/15_deepweeds.ipynb": ["{backbone}-frozen", "{backbone}-partial", "{backbone}-full"],
+    },
     "fashion_half": {
         "book/13_fashion_strategies.ipynb": [
             "small_cnn-scratch",

@@ -14,6 +14,7 @@ from tlhelpers.exercises import HIGHEST_TRAINING, LOWEST_VALIDATION
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 
 BASELINE, FROZEN, LAST6 = "baseline_cnn-scratch", "mobilenetv2_100-frozen", "mobilenetv2_100-last6"
+WEED_FROZEN, WEED_PARTIAL, WEED_FULL = "resnet50-frozen", "resnet50-partial", "resnet50-full"
 OVERFITTED, RESCUED = "mobilenetv2_100-overfitted", "mobilenetv2_100-rescued"
 SMALL, SMALL_FROZEN, SMALL_FULL = "small_cnn-scratch", "small_cnn-frozen", "small_cnn-full"
 RANDOM_FULL, RANDOM_PARTIAL, RANDOM_FROZEN = (
@@ -235,6 +236,34 @@ CATS_DOGS = (
     Claim("rescued-beats-wrong", "The rescued network is more accurate than the one trained wrongly.",
           (OVERFITTED, RESCUED), queries.is_more_accurate),
 )
+DEEPWEEDS = (
+    Claim("frozen-accuracy", "The classifier alone reaches the accuracy quoted for it.",
+          (WEED_FROZEN,), partial(queries.is_as_good, model=WEED_FROZEN)),
+    Claim("frozen-macro-f1", "The classifier alone reaches the macro F1 quoted for it.",
+          (WEED_FROZEN,), partial(queries.is_as_good, model=WEED_FROZEN, metric="macro_f1")),
+    Claim("partial-accuracy", "With the last stage the network reaches the accuracy quoted for it.",
+          (WEED_PARTIAL,), partial(queries.is_as_good, model=WEED_PARTIAL)),
+    Claim("partial-macro-f1", "With the last stage the network reaches the macro F1 quoted for it.",
+          (WEED_PARTIAL,), partial(queries.is_as_good, model=WEED_PARTIAL, metric="macro_f1")),
+    Claim("full-accuracy", "When everything moves the network reaches the accuracy quoted for it.",
+          (WEED_FULL,), partial(queries.is_as_good, model=WEED_FULL)),
+    Claim("full-macro-f1", "When everything moves the network reaches the macro F1 quoted for it.",
+          (WEED_FULL,), partial(queries.is_as_good, model=WEED_FULL, metric="macro_f1")),
+    Claim("frozen-misses", "The classifier alone is precise and misses much.",
+          (WEED_FROZEN,), partial(queries.misses_more_than_it_confuses, by=0.05)),
+    Claim("accuracy-flatters", "Under imbalance accuracy flatters: macro F1 lies below it.",
+          (WEED_FROZEN,), partial(queries.accuracy_flatters, by=0.02)),
+    Claim("partial-trade-off", "The last stage pays best: more accurate than the classifier, hardly less so than all.",
+          (WEED_FROZEN, WEED_PARTIAL, WEED_FULL), queries.is_best_value),
+    Claim("negative-hardest", "The field without a weed is the hardest class.",
+          (WEED_FULL,), partial(queries.recall_is_worst, names=("negative",))),
+)
 # fmt: on
 
-CLAIMS = {"flowers": FLOWERS, "fashion_mnist": FASHION_MNIST, "fashion_half": FASHION_HALF, "cats_dogs": CATS_DOGS}
+CLAIMS = {
+    "flowers": FLOWERS,
+    "fashion_mnist": FASHION_MNIST,
+    "fashion_half": FASHION_HALF,
+    "cats_dogs": CATS_DOGS,
+    "deepweeds": DEEPWEEDS,
+}

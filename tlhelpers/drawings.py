@@ -13,7 +13,7 @@ import pandas as pd
 import PIL
 from PIL import Image
 
-from tlhelpers import animals, clothes, devices, files, garden, settings, sketch
+from tlhelpers import animals, clothes, devices, files, garden, settings, sketch, weeds
 
 PICTURE_SEED = 2026
 FILES_PER_CLASS = 300
@@ -24,6 +24,7 @@ ARTISTS = {
     "fashion_mnist": (clothes, clothes.draw_garment),
     "fashion_half": (clothes, clothes.draw_garment),
     "cats_dogs": (animals, animals.draw_animal),
+    "deepweeds": (weeds, weeds.draw_weed),
 }
 
 # How many files of each class are not what they seem.
@@ -53,12 +54,13 @@ def draw_study(study, *, seed=None):
     seed = PICTURE_SEED if seed is None else seed
     module, draw = ARTISTS[study.name]
     code = [files.sha256_of(path) for path in (__file__, sketch.__file__, module.__file__)]
-    facts = [*code, *study.class_names, str(FILES_PER_CLASS), str(seed), str(study.drawn_size), PIL.__version__]
+    per_class = {name: study.drawn_counts.get(name, FILES_PER_CLASS) for name in study.class_names}
+    facts = [*code, str(per_class), str(seed), str(study.drawn_size), PIL.__version__]
     key = files.sha256_of_text("\n".join(facts))[:16]
     destination = settings.home_folder() / "images" / f"{study.name}-drawn" / key
     if not destination.is_dir():
         with files.atomic_folder(destination) as folder:
-            plan = plan_files(study.class_names, per_class=FILES_PER_CLASS, seed=seed)
+            plan = plan_files(study.class_names, per_class=per_class, seed=seed)
             draw_files(folder, plan, partial(draw, seed=seed, size=study.drawn_size))
     return destination
 
@@ -68,7 +70,7 @@ def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
 
     Args:
         class_names: sequence of str.
-        per_class: int. Files in each class folder.
+        per_class: int, or dict from a class to int. Files in each class folder.
         seed: int.
 
     Returns:
@@ -79,13 +81,14 @@ def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
         ValueError: when a class is too small to hold the faults.
     """
     extra = sum(FAULTS[fault] for fault in (*COPIES, *UNREADABLE))
-    if per_class < 2 * (extra + FAULTS["mislabelled"]):
+    counts = per_class if isinstance(per_class, dict) else dict.fromkeys(class_names, per_class)
+    if min(counts.values()) < 2 * (extra + FAULTS["mislabelled"]):
         raise ValueError(
             f"A class holds at least {2 * (extra + FAULTS['mislabelled'])} files, so that most are what they seem. "
             f"Received: per_class={per_class}"
         )
     rng = np.random.default_rng(seed)
-    originals = [row for name in class_names for row in _plan_originals(rng, name, class_names, per_class - extra)]
+    originals = [row for name in class_names for row in _plan_originals(rng, name, class_names, counts[name] - extra)]
     faulty = [row for name in class_names for row in _plan_faults(rng, name, class_names, originals)]
     plan = pd.DataFrame(originals + faulty)
     number = plan.groupby("label").cumcount().map("{:04d}".format)

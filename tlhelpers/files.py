@@ -17,7 +17,12 @@ CHUNK_BYTES = 1 << 20
 
 def sha256_of(path):
     """The SHA-256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
+    return digest_of(path, "sha256")
+
+
+def digest_of(path, algorithm):
+    """A digest of a file, as hexadecimal digits; `algorithm` is a name that hashlib knows."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)

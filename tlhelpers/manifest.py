@@ -51,23 +51,19 @@ def load_manifest(study):
     cache = settings.home_folder() / "manifests" / f"{study.name}-{_folder_key(folder, study)}.csv"
     if cache.is_file():
         return pd.read_csv(cache, keep_default_na=False)
-    manifest = build_manifest(
-        folder, study.class_names, places=study.places, near_duplicate_bits=study.near_duplicate_bits
-    )
+    listed = layouts.list_images(folder, study, tables_folder=sources.find_tables(study, folder))
+    manifest = build_manifest(listed, study.class_names, near_duplicate_bits=study.near_duplicate_bits)
     with files.atomic_file(cache) as temporary:
         manifest.to_csv(temporary, index=False)
     return manifest
 
 
-def build_manifest(
-    folder, class_names, *, places=studies.ANYWHERE, near_duplicate_bits=studies.NEAR_DUPLICATE_BITS, workers=None
-):
-    """Decodes every file below a folder of class folders and finds the duplicates among them.
+def build_manifest(listed, class_names, *, near_duplicate_bits=studies.NEAR_DUPLICATE_BITS, workers=None):
+    """Decodes every listed file and finds the duplicates among them.
 
     Args:
-        folder: Path. Holds one subfolder per class, or per official part and class.
+        listed: pandas.DataFrame with `path`, `label` and `part`, as from `layouts.list_images`.
         class_names: sequence of str. The classes in label order.
-        places: dict from an official part to a Place, see `Study`.
         near_duplicate_bits: int or None. See `group_duplicates`.
         workers: int or None. Processes to use; None means one per core.
 
@@ -79,7 +75,6 @@ def build_manifest(
     """
     if len(class_names) < 2:
         raise ValueError(f"A manifest needs at least two classes. Received: class_names={list(class_names)}")
-    listed = layouts.list_images(folder, class_names, places)
     inspect = partial(
         inspect_image, converted_folder=settings.home_folder() / "converted", hashed=near_duplicate_bits is not None
     )
@@ -90,7 +85,7 @@ def build_manifest(
         rows.append({"path": readable_path, "label": label, "part": part, **facts})
         hashes.append(image_hash)
     manifest = pd.DataFrame(rows, columns=COLUMNS)
-    _check_classes(manifest, class_names, folder)
+    _check_classes(manifest, class_names)
     manifest["group"] = group_duplicates(manifest["sha256"], hashes, near_duplicate_bits=near_duplicate_bits)
     return _mark_two_classes(manifest)
 
@@ -314,8 +309,11 @@ def _careful_split(usable, study, seed):
 
 
 def _official_split(usable, study, protocol, seed):
-    split = usable["part"].copy()
-    if "validation" not in study.places and (protocol == "careful" or study.validation_count):
+    folds = study.tables.folds if study.tables else None
+    if folds and seed >= folds:
+        raise ValueError(f"{study.title} has the folds 0 to {folds - 1}. Received: seed={seed}")
+    split = usable["part"].str.split(",").str[seed] if folds else usable["part"].copy()
+    if "validation" not in set(split) and (protocol == "careful" or study.validation_count):
         split[_cut_validation(usable[split == "train"], study, seed)] = "validation"
     if protocol == "careful":
         for part, earlier in (("validation", ["train"]), ("test", ["train", "validation"])):
@@ -382,18 +380,20 @@ def _verdict_of(error):
     return {"verdict": "unreadable", "reason": text.splitlines()[0]}
 
 
-def _check_classes(manifest, class_names, folder):
+def _check_classes(manifest, class_names):
     readable = set(manifest.loc[manifest["verdict"].isin(READABLE), "label"])
     empty = [name for name in class_names if name not in readable]
     if empty:
-        raise ValueError(
-            f"Every class has at least one readable image. Missing: {empty}. Received: folder={str(folder)!r}"
-        )
+        received = manifest["verdict"].value_counts().to_dict() or "no files"
+        raise ValueError(f"Every class has at least one readable image. Missing: {empty}. Received: {received}")
 
 
 def _folder_key(folder, study):
     """Names a folder's state: its path, how it is read, and every file's size and time of change."""
-    facts = [f"version {MANIFEST_VERSION}, {study.near_duplicate_bits} bits, {study.places}", str(folder)]
+    facts = [
+        f"version {MANIFEST_VERSION}, {study.near_duplicate_bits} bits, {study.places}, {study.tables}",
+        str(folder),
+    ]
     for entry in sorted(Path(folder).rglob("*")):
         if entry.is_file():
             status = entry.stat()

@@ -53,6 +53,19 @@ def evaluate(y_true, y_prob, class_names):
     }
 
 
+def class_weights(y):
+    """Weights that give every class the same say in a loss: the rarer a class, the more each of its images counts.
+
+    Args:
+        y: int array `(n,)`. Every class from 0 on occurs.
+
+    Returns:
+        dict from a class to a float, as `fit` takes it; over all images the weights average one.
+    """
+    classes, counts = np.unique(np.asarray(y), return_counts=True)
+    return {int(k): float(len(y) / (len(classes) * n)) for k, n in zip(classes, counts, strict=True)}
+
+
 def pareto_front(cost, accuracy):
     """Which models no other beats: none is at least as cheap and at least as accurate, and better in one of them.
 

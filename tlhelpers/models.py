@@ -12,7 +12,7 @@ from tlhelpers import sources
 
 # `rescaling` brings images in 0..255 into the range the weights expect; None where the network does so itself.
 # `partial` is the block from which partial fine-tuning starts: about the last half of the blocks. `depths` are layers
-# whose pooled outputs say more together than the last one alone.
+# whose pooled outputs say more together than the last one alone. `blue_first` weights were trained on blue, green, red.
 BACKBONES = {
     "mobilenetv2_100": {
         "builder": partial(keras.applications.MobileNetV2, alpha=1.0),
@@ -25,6 +25,13 @@ BACKBONES = {
         "rescaling": {"scale": 1 / 127.5, "offset": -1.0},
         "partial": "block_7",
         "depths": ("block_13_project_BN", "block_16_project_BN", "out_relu"),
+    },
+    "resnet50": {
+        "builder": keras.applications.ResNet50,
+        "rescaling": {"scale": 1.0, "offset": [-123.68, -116.779, -103.939]},
+        "blue_first": True,
+        "partial": "conv5_block1",
+        "depths": ("conv4_block6_out", "conv5_block3_out"),
     },
     "efficientnetv2b0": {
         "builder": keras.applications.EfficientNetV2B0,
@@ -136,6 +143,8 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     backbone = keras.Model(inputs, network.output, name=name)
     if weights:
         sources.load_backbone_weights(backbone, sources.WEIGHT_FILES[weights][name])
+        if row.get("blue_first"):
+            _turn_round(backbone)
     return backbone
 
 
@@ -296,6 +305,13 @@ def _convolutions(x, widths, seeds, *, padding):
         x = layers.Conv2D(filters, 3, activation="relu", name=f"conv_{index}", **options)(x)
         x = layers.MaxPooling2D(name=f"pool_{index}")(x)
     return x
+
+
+def _turn_round(backbone):
+    """Exchanges the channels of the first convolution once, instead of those of every picture."""
+    first = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
+    kernel, *bias = first.get_weights()
+    first.set_weights([kernel[:, :, ::-1], *bias])
 
 
 def _head(x, num_classes, hidden, dropout, seeds):

@@ -17,6 +17,7 @@ from tlhelpers import metrics
 PALETTE = sns.color_palette("colorblind").as_hex()
 TRAIN_COLOUR, VALIDATION_COLOUR = PALETTE[0], PALETTE[1]
 WIDTH = 7.0
+SIDE_BY_SIDE = 6  # names of classes that fit below an axis without being turned
 MATRIX_SIDE, MATRIX_CELL = 3.9, 0.55  # inches: of a confusion matrix, and of one cell where there are many classes
 FIGURE_RESOLUTION = 144
 
@@ -185,10 +186,12 @@ def plot_per_class(metrics_by_model, *, metric="recall", ax=None):
         heights = [values["per_class"][name][metric] for name in classes]
         places = np.arange(len(classes)) + (index - (len(metrics_by_model) - 1) / 2) * width
         ax.bar(places, heights, width, label=label, color=PALETTE[index], edgecolor="white")
-    ax.set_xticks(np.arange(len(classes)), classes)
+    many = len(classes) > SIDE_BY_SIDE
+    turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if many else {}
+    ax.set_xticks(np.arange(len(classes)), [name.replace("_", " ") for name in classes], **turned)
     ax.set(ylabel=metric.capitalize() if metric == "f1" else metric, ylim=(0, 1))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(metrics_by_model))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3 if many else -0.12), ncols=len(metrics_by_model))
     ax.grid(False, axis="x")
     return ax
 

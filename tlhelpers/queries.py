@@ -227,6 +227,20 @@ def fits_training_alone(study, runs, *, gap):
     return min(training - validation for training, validation in ends) > gap, f"{numbers} ({_seeds(runs)})"
 
 
+def accuracy_flatters(study, runs, *, by):
+    """Accuracy lies above macro F1 by more than a margin: the frequent classes carry it."""
+    mean = {name: np.mean([run.metrics[name] for run in runs]) for name in ("accuracy", "macro_f1")}
+    numbers = f"accuracy {mean['accuracy']:.1%}, macro F1 {mean['macro_f1']:.1%} ({_seeds(runs)})"
+    return bool(mean["accuracy"] - mean["macro_f1"] > by), numbers
+
+
+def misses_more_than_it_confuses(study, runs, *, by):
+    """Macro precision lies above macro recall by more than a margin."""
+    mean = {name: np.mean([run.metrics[name] for run in runs]) for name in ("macro_precision", "macro_recall")}
+    numbers = f"macro precision {mean['macro_precision']:.1%}, macro recall {mean['macro_recall']:.1%} ({_seeds(runs)})"
+    return bool(mean["macro_precision"] - mean["macro_recall"] > by), numbers
+
+
 def forgets_less(study, slow, fast):
     """What the first model's features meant before they moved they still mean, and more so than the second's."""
     kept = [{run.seed: run.details["old_head_accuracy"] for run in runs} for runs in (slow, fast)]

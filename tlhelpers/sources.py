@@ -4,6 +4,7 @@ Places are asked in one order: an archive dropped into `data/`, `TLHELPERS_MIRRO
 """
 
 import hashlib
+import importlib.util
 import json
 import zipfile
 from http import HTTPStatus
@@ -23,7 +24,7 @@ pooch.get_logger().setLevel("WARNING")
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 # By how a file's name begins.
-UPSTREAM_FOLDERS = {"mobilenet_v2_": "mobilenet_v2/", "efficientnetv2-": "efficientnet_v2/"}
+UPSTREAM_FOLDERS = {"mobilenet_v2_": "mobilenet_v2/", "efficientnetv2-": "efficientnet_v2/", "resnet50_": "resnet/"}
 
 # By what they were pretrained on, then by backbone. The `pocket` ones travel with the book.
 WEIGHT_FILES = {
@@ -31,6 +32,7 @@ WEIGHT_FILES = {
         "mobilenetv2_100": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
         "mobilenetv2_035": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
         "efficientnetv2b0": "efficientnetv2-b0_notop.h5",
+        "resnet50": "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
     },
     "pocket": {"mobilenetv2_035": "mobilenetv2_035.weights.h5"},
 }
@@ -45,6 +47,8 @@ WEIGHTS_SHA256 = {
     WEIGHT_FILES["imagenet"]["mobilenetv2_035"]: "cea55efc9877ca3885be4994427a90914d259e7e8d759d90f36f7bb16e1725a7",
     WEIGHT_FILES["imagenet"]["efficientnetv2b0"]: "87c5eff9c99a8069faad4810492c009bbd74954b88356795de89314b041508f2",
 }
+# Where only the makers' checksum of the file is known.
+WEIGHTS_MD5 = {WEIGHT_FILES["imagenet"]["resnet50"]: "4d473c1dd8becc155b73f8504c6f6626"}
 HALF_PRECISION = (WEIGHT_FILES["imagenet"]["efficientnetv2b0"],)
 
 
@@ -93,10 +97,13 @@ def find_archives(study):
     for candidate in _dropped_archives():
         if is_archive_of(candidate, study):
             return [candidate]
+    own = [folder / study.name for folder in settings.drop_folders() if (folder / study.name).is_dir()]
+    if own:
+        return own[:1]
     found = [_dropped_file(name) or fetch_from_mirror(name) or _cached_file(name) for name in study.archives]
     try:
         if study.kaggle and not all(found):
-            return [_download_from_kaggle(study)]
+            return [_download_extracted(study)]
         found = [path or _download_archive(study, name) for path, name in zip(found, study.archives, strict=True)]
     except Exception as error:  # kagglehub raises what its HTTP library raises
         raise MissingDataError(_how_to_provide(study, error)) from error
@@ -104,6 +111,34 @@ def find_archives(study):
         if checksum and files.sha256_of(path) != checksum:
             raise BadArchiveError(f"{name} has the SHA-256 {checksum}. Received: {str(path)!r}, which is another file")
     return found
+
+
+def find_tables(study, folder):
+    """Finds the tables of a study that has some: beside its images, or, one by one, dropped, in the cache or upstream.
+
+    Args:
+        study: Study.
+        folder: Path. Where its images are.
+
+    Returns:
+        Path. The folder below which they stand, or None where a study has no tables.
+
+    Raises:
+        MissingDataError: when no source has one of them.
+    """
+    if study.tables is None or not layouts.missing_tables(folder, study.tables):
+        return study.tables and Path(folder)
+    cached = settings.home_folder() / "tables" / study.name
+    for name in layouts.missing_tables(cached, study.tables):
+        try:
+            _download(study.tables.url + name, cached / name)
+        except OSError as error:
+            raise MissingDataError(
+                f"{study.title} is split by tables, and {name} is nowhere to be found ({error}). Provide it in one of "
+                f"these ways:\n  - connect to the internet: it comes from {study.tables.url}\n"
+                f"  - put it into {cached / name} or, below the folder of the images, into {Path(folder) / name}"
+            ) from error
+    return cached
 
 
 def is_archive_of(path, study):
@@ -114,6 +149,9 @@ def is_archive_of(path, study):
     except (zipfile.BadZipFile, OSError):
         return False
     folders = {member.parent.name for member in members if member.suffix}
+    if study.tables:
+        tables = {Path(study.tables.pattern.format(part=part, fold=0)).name for part in study.tables.parts}
+        return study.tables.images in folders and tables <= {member.name for member in members}
     return set(study.class_names) <= folders
 
 
@@ -203,6 +241,8 @@ def load_backbone_weights(backbone, name):
         BadArchiveError: when the file is damaged or holds other weights.
     """
     path = find_weights(name)
+    if name in WEIGHTS_MD5 and (md5 := files.digest_of(path, "md5")) != WEIGHTS_MD5[name]:
+        raise BadArchiveError(f"{name} has the MD5 {WEIGHTS_MD5[name]}. Received: {md5} for {str(path)!r}")
     try:
         backbone.load_weights(str(path))
     except (OSError, ValueError, KeyError) as error:
@@ -284,6 +324,34 @@ def _download_from_kaggle(study):
     folder = kagglehub.dataset_download(study.kaggle)
     files.write_text(note, folder)
     return Path(folder)
+
+
+def _download_extracted(study):
+    """The folder of a data set that its publisher extracts, or, where that fails, from TensorFlow Datasets."""
+    try:
+        return _download_from_kaggle(study)
+    except Exception:
+        if study.tfds is None or importlib.util.find_spec("tensorflow_datasets") is None:
+            raise
+        return _export_from_tfds(study)
+
+
+def _export_from_tfds(study):
+    """Writes the images of a data set in TensorFlow Datasets into a folder, as they were, under their own names."""
+    destination = settings.home_folder() / "images" / f"{study.name}-tfds"
+    if destination.is_dir():
+        return destination
+    import tensorflow_datasets
+
+    builder = tensorflow_datasets.builder(study.tfds)
+    builder.download_and_prepare()
+    decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
+    with files.atomic_folder(destination) as folder:
+        (folder / study.tables.images).mkdir()
+        for example in tensorflow_datasets.as_numpy(builder.as_dataset(split="train", decoders=decoders)):
+            name = PurePosixPath(example["image/filename"].decode()).name
+            (folder / study.tables.images / name).write_bytes(example["image"])
+    return destination
 
 
 def _download_archive(study, name):

@@ -15,6 +15,28 @@ class Place(NamedTuple):
     begins: str = ""
 
 
+class Tables(NamedTuple):
+    """Labels and official parts in CSV files beside one folder of images, fold by fold.
+
+    Args:
+        images: str. The folder of images.
+        pattern: str. A table's path, with `{part}` and `{fold}`.
+        parts: dict from a part as the tables call it to ours.
+        folds: int. How many folds there are; each image is tested in one of them.
+        name_column: str. The column of file names.
+        label_column: str. The column of label numbers, see `Study.label_names`.
+        url: str. The folder upstream that holds the tables.
+    """
+
+    images: str
+    pattern: str
+    parts: dict
+    folds: int
+    name_column: str
+    label_column: str
+    url: str
+
+
 NEAR_DUPLICATE_BITS = 8
 ANYWHERE = {"": Place("{label}")}  # one folder per class, no official parts
 
@@ -32,10 +54,13 @@ class Study:
             their SHA-256, None where editions differ.
         image_size: int. Side of the square network input, pixels.
         drawn_size: int. The same of its drawn edition; also the side of the drawn pictures.
+        drawn_counts: dict from a class to how many files of it are drawn, where that is not the usual number.
         kaggle: str or None. The Kaggle handle, `owner/dataset`.
+        tfds: str or None. Its name in TensorFlow Datasets, for a second try where that package is installed.
         url: str or None. Or: the folder upstream that holds the archives.
         places: dict from an official part (`"train"`, `"validation"`, `"test"`, or `""` where there are none) to
             the Place of its images.
+        tables: Tables or None. Where labels and parts stand in tables instead of folders.
         label_names: tuple of str. What an archive of numbered labels means by 0, 1, and so on; none for folders.
         near_duplicate_bits: int or None. How many of 64 bits the perceptual hashes of near duplicates differ in;
             None where so little is shown that such hashes cannot tell two things apart.
@@ -59,9 +84,12 @@ class Study:
     drawn_size: int
     published_count: int
     published_test_count: int
+    drawn_counts: dict = field(default_factory=dict)
     kaggle: str | None = None
+    tfds: str | None = None
     url: str | None = None
     places: dict = field(default_factory=ANYWHERE.copy)
+    tables: Tables | None = None
     label_names: tuple = ()
     near_duplicate_bits: int | None = NEAR_DUPLICATE_BITS
     validation_count: int | None = None
@@ -114,6 +142,43 @@ FASHION_HALF = replace(
     published_test_count=5_000,
 )
 
+WEEDS = (
+    "chinee_apple",
+    "lantana",
+    "parkinsonia",
+    "parthenium",
+    "prickly_acacia",
+    "rubber_vine",
+    "siam_weed",
+    "snake_weed",
+    "negative",
+)
+DEEPWEEDS = Study(
+    name="deepweeds",
+    title="DeepWeeds",
+    shows="weeds in a field",
+    class_names=WEEDS,
+    label_names=WEEDS,
+    archives={"deepweeds.zip": None},
+    kaggle="imsparsh/deepweeds",
+    tfds="deep_weeds",
+    tables=Tables(
+        images="images",
+        pattern="labels/{part}_subset{fold}.csv",
+        parts={"train": "train", "val": "validation", "test": "test"},
+        folds=5,
+        name_column="Filename",
+        label_column="Label",
+        url="https://raw.githubusercontent.com/AlexOlsen/DeepWeeds/master/",
+    ),
+    image_size=224,
+    drawn_size=96,
+    drawn_counts=dict.fromkeys(WEEDS, 160) | {"negative": 1000},
+    backbone="resnet50",
+    published_count=17_509,
+    published_test_count=3_501,
+)
+
 STUDIES = {
     "flowers": Study(
         name="flowers",
@@ -131,6 +196,7 @@ STUDIES = {
     ),
     "fashion_mnist": FASHION_MNIST,
     "fashion_half": FASHION_HALF,
+    "deepweeds": DEEPWEEDS,
     "cats_dogs": Study(
         name="cats_dogs",
         title="Cats vs dogs",
@@ -174,6 +240,7 @@ def get_study(name, *, drawn=False):
         fold_part=study.drawn_fold_part,
         image_size=study.drawn_size,
         places=ANYWHERE.copy(),
+        tables=None,
     )
 
 

@@ -50,7 +50,7 @@ WEEDS = {
         (0.9, 1.3),
         (0.27, 0.6, 0.5),
         (0.1, 0.8, 0.7),
-        0.2,
+        0.35,
         (2, 5),
         (0.06, 0.1),
     ),
@@ -62,7 +62,7 @@ WEEDS = {
         (0.9, 1.2),
         (0.3, 0.55, 0.4),
         (0.95, 0.6, 0.95),
-        0.7,
+        0.9,
         (2, 5),
         (0.12, 0.18),
     ),
@@ -74,7 +74,7 @@ WEEDS = {
         (1.2, 1.5),
         (0.22, 0.6, 0.65),
         (0.15, 0.85, 0.98),
-        0.5,
+        0.85,
         (2, 6),
         (0.08, 0.12),
     ),
@@ -86,7 +86,7 @@ WEEDS = {
         (0.6, 0.9),
         (0.26, 0.35, 0.6),
         (0.12, 0.03, 0.98),
-        0.8,
+        0.9,
         (8, 18),
         (0.03, 0.05),
     ),
@@ -98,7 +98,7 @@ WEEDS = {
         (1.1, 1.4),
         (0.28, 0.6, 0.45),
         (0.15, 0.8, 0.95),
-        0.3,
+        0.5,
         (2, 6),
         (0.05, 0.08),
     ),
@@ -110,7 +110,7 @@ WEEDS = {
         (1.1, 1.4),
         (0.33, 0.75, 0.4),
         (0.9, 0.2, 0.95),
-        0.4,
+        0.8,
         (1, 3),
         (0.14, 0.2),
     ),
@@ -122,7 +122,7 @@ WEEDS = {
         (0.8, 1.1),
         (0.24, 0.6, 0.55),
         (0.85, 0.15, 0.95),
-        0.3,
+        0.7,
         (4, 9),
         (0.05, 0.08),
     ),
@@ -134,7 +134,7 @@ WEEDS = {
         (0.8, 1.1),
         (0.3, 0.5, 0.5),
         (0.7, 0.55, 0.85),
-        0.4,
+        0.75,
         (3, 7),
         (0.03, 0.06),
     ),
@@ -164,11 +164,11 @@ def draw_weed(name, seed, index, size=128):
     side = size * sketch.SUPERSAMPLING
     picture = sketch.background(rng, side)
     draw = ImageDraw.Draw(picture, "RGBA")
-    _draw_grass(draw, rng, side, int(rng.integers(10, 40)))
+    _draw_grass(draw, rng, side, int(rng.integers(3, 15)))
     for _ in range(int(rng.integers(2, 5)) if name != NEGATIVE else int(rng.integers(0, 3))):
         plant = WEEDS[name] if name != NEGATIVE else _made_up(rng)
         _draw_plant(draw, rng, plant, side * rng.uniform(0.15, 0.85, 2), side * rng.uniform(0.3, 0.55))
-    _draw_grass(draw, rng, side, int(rng.integers(0, 12)))
+    _draw_grass(draw, rng, side, int(rng.integers(0, 4)))
     sketch.occlude(picture, rng, side)
     return sketch.photograph(picture, rng, size, rng.uniform(0.55, 1.2))
 

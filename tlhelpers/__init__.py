@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "chapters": ["Chapter", "begin_chapter", "glue"],
         "claims": ["check_claims"],
-        "exercises": ["RESCUE", "build_rescue_head", "check_rescue"],
+        "exercises": ["build_rescue_head", "check_rescue", "get_rescue_budget"],
         "experiments": ["Experiment"],
         "drawings": ["plan_files"],
         "galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
@@ -41,13 +41,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "top_confusions",
         ],
         "models": [
-            "BACKBONES",
             "baseline_cnn",
             "build_backbone",
             "build_head",
             "connect",
             "count_parameters",
             "freeze",
+            "partial_block",
             "pooled",
             "small_cnn",
             "split_backbone",

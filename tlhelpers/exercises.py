@@ -45,6 +45,23 @@ RESCUE = {
 }
 
 
+def get_rescue_budget(profile):
+    """How the rescue is trained under a profile.
+
+    Args:
+        profile: str. A profile's name.
+
+    Returns:
+        RescueBudget.
+
+    Raises:
+        ValueError: when there is no such profile.
+    """
+    if profile not in RESCUE:
+        raise ValueError(f"A profile is one of {sorted(RESCUE)}. Received: profile={profile!r}")
+    return RESCUE[profile]
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition of an exercise.

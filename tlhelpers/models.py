@@ -8,7 +8,9 @@ from functools import partial
 import keras
 from keras import layers
 
-from tlhelpers import sources
+from tlhelpers import resnet, sources
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of images in 0..1
 
 # `rescaling` brings images in 0..255 into the range the weights expect; None where the network does so itself.
 # `partial` is the block from which partial fine-tuning starts: about the last half of the blocks. `depths` are layers
@@ -25,6 +27,15 @@ BACKBONES = {
         "rescaling": {"scale": 1 / 127.5, "offset": -1.0},
         "partial": "block_7",
         "depths": ("block_13_project_BN", "block_16_project_BN", "out_relu"),
+    },
+    "resnet18": {
+        "builder": resnet.build_resnet18,
+        "rescaling": {
+            "scale": [1 / (255 * deviation) for deviation in IMAGENET_DEVIATION],
+            "offset": [-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)],
+        },
+        "partial": "stack3",
+        "depths": ("stack2_block1_out", "stack3_block1_out"),
     },
     "resnet50": {
         "builder": keras.applications.ResNet50,
@@ -131,8 +142,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     Source:
         Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Tan and Le 2021, https://arxiv.org/abs/2104.00298.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"A backbone is one of {sorted(BACKBONES)}. Received: name={name!r}")
+    _check_backbone(name)
     offered = sorted(kind for kind, names in sources.WEIGHT_FILES.items() if name in names)
     if weights not in (*offered, None):
         raise ValueError(f"Weights of {name} are one of {offered} or None. Received: weights={weights!r}")
@@ -252,6 +262,22 @@ def unfreeze(backbone, *, last=None, from_block=None, batch_norm="frozen"):
     return [layer for layer in backbone.layers if layer.trainable and layer.weights]
 
 
+def partial_block(name):
+    """The block of a backbone from which partial fine-tuning starts, as `unfreeze` takes it.
+
+    Args:
+        name: str. A key of `BACKBONES`.
+
+    Returns:
+        str.
+
+    Raises:
+        ValueError: when there is no such backbone.
+    """
+    _check_backbone(name)
+    return BACKBONES[name]["partial"]
+
+
 def split_backbone(backbone):
     """Cuts a partly unfrozen backbone where its frozen beginning ends.
 
@@ -327,6 +353,11 @@ def _seed_sequence(seed):
     while True:
         yield seed
         seed = None if seed is None else seed + 1
+
+
+def _check_backbone(name):
+    if name not in BACKBONES:
+        raise ValueError(f"A backbone is one of {sorted(BACKBONES)}. Received: name={name!r}")
 
 
 def _check_num_classes(num_classes):

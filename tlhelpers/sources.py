@@ -32,10 +32,14 @@ WEIGHT_FILES = {
         "mobilenetv2_100": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
         "mobilenetv2_035": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5",
         "efficientnetv2b0": "efficientnetv2-b0_notop.h5",
+        "resnet18": "resnet_18_imagenet",
         "resnet50": "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
     },
     "pocket": {"mobilenetv2_035": "mobilenetv2_035.weights.h5"},
 }
+
+# Weights that keras-hub keeps under a name of its own.
+PRESETS = (WEIGHT_FILES["imagenet"]["resnet18"],)
 
 # The card beside the pocket weights says what they learned from, at what cost, and their digest.
 CARD_FILE = "card.json"
@@ -240,6 +244,9 @@ def load_backbone_weights(backbone, name):
         MissingDataError: when no source has the file.
         BadArchiveError: when the file is damaged or holds other weights.
     """
+    if name in PRESETS:
+        _load_preset(backbone, name)
+        return
     path = find_weights(name)
     if name in WEIGHTS_MD5 and (md5 := files.digest_of(path, "md5")) != WEIGHTS_MD5[name]:
         raise BadArchiveError(f"{name} has the MD5 {WEIGHTS_MD5[name]}. Received: {md5} for {str(path)!r}")
@@ -256,6 +263,20 @@ def load_backbone_weights(backbone, name):
         raise BadArchiveError(
             f"The arrays of {name} have the SHA-256 {expected}. Received: {received} from {str(path)!r}"
         )
+
+
+def _load_preset(backbone, name):
+    """Takes over the weights of a ResNet preset; keras-hub fetches, verifies and caches them."""
+    try:
+        import keras_hub
+
+        preset = keras_hub.models.ResNetBackbone.from_preset(name)
+    except Exception as error:  # keras-hub raises what its HTTP library raises
+        raise MissingDataError(
+            f"The weights of the preset {name} are nowhere to be found ({error}). They come through keras-hub: "
+            "install it (`pip install keras-hub`) and connect to the internet"
+        ) from error
+    backbone.set_weights(preset.get_weights())
 
 
 def load_card():

@@ -2,12 +2,13 @@
 
 import gzip
 import struct
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tlhelpers import archives, studies
+from tlhelpers import archives, layouts, sources, studies
 from tlhelpers.layouts import BadArchiveError
 
 SIDE = 28
@@ -101,3 +102,63 @@ def test_label_without_a_class_is_refused(parts, fashion, tmp_path):
     with pytest.raises(BadArchiveError, match=r"between 0 and 9\. Received: 10 in "):
         archives.extract_archives(paths, tmp_path / "images", fashion)
     assert not (tmp_path / "images").exists()
+
+
+# Tables of pixels
+
+
+@pytest.fixture
+def faces():
+    """The study of faces, one edition of which is a table of pixels."""
+    return studies.get_study("fer2013")
+
+
+def face_row(emotion=0, usage="Training", pixels=None):
+    pixels = " ".join(["7"] * 48 * 48) if pixels is None else pixels
+    return f"{emotion},{pixels},{usage}"
+
+
+WHOLE_TABLE = [face_row(k, usage) for usage in ("Training", "PublicTest", "PrivateTest") for k in range(7)]
+
+
+def pack_table(folder, rows, header="emotion,pixels,Usage"):
+    path = folder / "any name.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("fer2013/fer2013.csv", "\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_table_of_pixels_becomes_the_folders_of_the_other_edition(tmp_path, faces):
+    gradient = " ".join(str(index % 256) for index in range(48 * 48))
+    path = pack_table(tmp_path, [*WHOLE_TABLE, face_row(3, "PrivateTest", gradient)])
+    assert sources.is_archive_of(path, faces)
+    archives.extract_archives([path], tmp_path / "images", faces)
+    listed = layouts.list_images(layouts.find_image_folder(tmp_path / "images", faces), faces)
+    assert listed["part"].value_counts().to_dict() == {"test": 8, "train": 7, "validation": 7}
+    assert set(listed["label"]) == set(faces.class_names)
+    picture = np.asarray(Image.open(tmp_path / "images" / "test" / "happy" / "PrivateTest_21.png"))
+    np.testing.assert_array_equal(picture, (np.arange(48 * 48) % 256).reshape(48, 48))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (face_row(pixels="1 2 3"), r"48 x 48 pixels\. Received: 3 values in row 21 of .*fer2013.csv"),
+        (face_row(pixels=" ".join(["256"] * 48 * 48)), r"0\.\.255\. Received: 256 to 256 in row 21"),
+        (face_row(pixels="a b"), r"whole numbers .*Received: row 21"),
+        (face_row(emotion=7), r"emotion is one of \['0', .*Received: \['7'\]"),
+        (face_row(usage="Test"), r"Usage is one of \['PrivateTest', .*Received: \['Test'\]"),
+    ],
+    ids=["wrong shape", "too bright", "no numbers", "unknown label", "unknown part"],
+)
+def test_row_that_is_no_image_of_the_study_is_refused_and_nothing_is_left(tmp_path, faces, row, message):
+    path = pack_table(tmp_path, [*WHOLE_TABLE, row])
+    with pytest.raises(BadArchiveError, match=message):
+        archives.extract_archives([path], tmp_path / "images", faces)
+    assert not (tmp_path / "images").exists()
+
+
+def test_table_with_other_columns_is_refused(tmp_path, faces):
+    path = pack_table(tmp_path, WHOLE_TABLE, header="label,pixels,Usage")
+    with pytest.raises(BadArchiveError, match=r"columns \['emotion', 'pixels', 'Usage'\]"):
+        archives.extract_archives([path], tmp_path / "images", faces)

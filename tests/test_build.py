@@ -9,7 +9,7 @@ from nbformat import v4
 
 from tlhelpers import build, devices, drawings, profiles, records, settings, sources, studies
 
-TRAINING = ("03", "04", "05", "12", "13", "14", "15", "13")
+TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")
 PARAMETERS_CELL = v4.new_code_cell("COUNT = 1", metadata={"tags": ["parameters"]})
 
 
@@ -121,6 +121,7 @@ def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, m
         "13",
         "14",
         "15",
+        "16",
         "a1",
     ]
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {

@@ -82,18 +82,19 @@ NAMES = [f"2017{index:04d}.jpg" for index in range(45)]
 @pytest.fixture
 def field(tmp_path, weeds):
     """A folder in the official layout: 45 empty files, five of each class, and fifteen tables."""
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
+    folder = tmp_path / "a" / "b"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
     for name in NAMES:
-        (tmp_path / "images" / name).touch()
+        (folder / "images" / name).touch()
     for fold in range(5):
         parts = {"test": fold, "val": (fold + 1) % 5}
         held = {part: NAMES[k::5] for part, k in parts.items()}
         held["train"] = [name for name in NAMES if name not in held["test"] + held["val"]]
         for part, names in held.items():
             rows = [f"{name},{NAMES.index(name) // 5}" for name in names]
-            (tmp_path / "labels" / f"{part}_subset{fold}.csv").write_text("\n".join(["Filename,Label", *rows]) + "\n")
-    return tmp_path
+            (folder / "labels" / f"{part}_subset{fold}.csv").write_text("\n".join(["Filename,Label", *rows]) + "\n")
+    return folder
 
 
 def test_tables_give_each_image_its_label_and_its_part_in_every_fold(field, weeds):
@@ -106,7 +107,7 @@ def test_tables_give_each_image_its_label_and_its_part_in_every_fold(field, weed
 
 
 def test_folder_of_images_with_tables_is_found_at_any_depth(field, weeds):
-    assert layouts.find_image_folder(field.parent, weeds) == field
+    assert layouts.find_image_folder(field.parent.parent, weeds) == field
     (field / "images").rename(field / "pictures")
     with pytest.raises(layouts.BadArchiveError, match=r"stand in a folder \['images'\]"):
         layouts.find_image_folder(field, weeds)

@@ -306,3 +306,11 @@ def test_a_model_is_faster_by_the_epoch_whatever_the_number_of_epochs():
 )
 def test_averages_over_classes_are_held_against_each_other(query, metrics, holds, numbers):
     assert query(STUDY, [SimpleNamespace(metrics=metrics)], by=0.02) == (holds, numbers)
+
+
+@pytest.mark.parametrize(
+    ("errors", "holds", "share"), [({"rose": {"tulip": 38}}, True, "5.0%"), ({"rose": {"tulip": 30}}, False, "25.0%")]
+)
+def test_a_classifier_collapses_where_a_class_is_found_less_than_half_as_often_as_by_guessing(errors, holds, share):
+    verdict, numbers = ask(queries.collapses, FROZEN, changes={FROZEN: {"errors": errors}})
+    assert (verdict, numbers) == (holds, f"rose is found in {share} of its pictures, guessing finds 20.0%")

@@ -1,4 +1,4 @@
-"""Archives, opened safely and whole or not at all: ZIP files of images, and the numbered files of the MNIST family."""
+"""Archives, opened safely and whole or not at all: ZIP files, numbered files as of MNIST, tables of pixels."""
 
 import gzip
 import math
@@ -9,6 +9,7 @@ import zlib
 from pathlib import PurePosixPath
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from tlhelpers import files, layouts, settings
@@ -40,6 +41,9 @@ def extract_archives(archives, destination, study):
         else:
             for archive in archives:
                 extract_zip(archive, folder)
+            if study.pixel_table:
+                for table in sorted(folder.rglob(study.pixel_table.name)):
+                    write_pixel_table(table, folder, study)
         layouts.find_image_folder(folder, study)
 
 
@@ -128,6 +132,55 @@ def write_numbered_images(images, labels, folder, place, label_names):
     for index, target in files.progress(list(enumerate(targets)), description=f"Writing {images.name}"):
         path = folder / place.folder.format(label=label_names[target]) / f"{index:05d}.png"
         Image.fromarray(pixels[index]).save(path)
+
+
+def write_pixel_table(table, folder, study):
+    """Writes the images of a table as one PNG file each, part by part and class by class.
+
+    Args:
+        table: Path. A CSV file as `Study.pixel_table` describes it.
+        folder: Path.
+        study: Study.
+
+    Raises:
+        BadArchiveError: when the table is damaged, an image has another number of pixels or values outside 0..255,
+            or a label or part is unknown.
+    """
+    layout = study.pixel_table
+    columns = [layout.label_column, layout.pixel_column, layout.part_column]
+    try:
+        rows = pd.read_csv(table, dtype=str, usecols=columns, keep_default_na=False)
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        raise BadArchiveError(
+            f"A table of pixels has the columns {columns} ({error}). Received: {str(table)!r}"
+        ) from error
+    labels = {str(index): name for index, name in enumerate(study.class_names)}
+    for name, known in ((layout.label_column, labels), (layout.part_column, layout.parts)):
+        unknown = sorted(set(rows[name]) - set(known))
+        if unknown:
+            raise BadArchiveError(f"{name} is one of {sorted(known)}. Received: {unknown[:5]} in {str(table)!r}")
+    for place in study.places.values():
+        for name in study.class_names:
+            (folder / place.folder.format(label=name)).mkdir(parents=True, exist_ok=True)
+    records = files.progress(rows.to_dict("records"), description=f"Writing {table.name}")
+    for index, row in enumerate(records):
+        part, begins = layout.parts[row[layout.part_column]]
+        inner = study.places[part].folder.format(label=labels[row[layout.label_column]])
+        pixels = _read_pixels(row[layout.pixel_column], layout.side, f"row {index} of {str(table)!r}")
+        Image.fromarray(pixels).save(folder / inner / f"{begins}{index}.png")
+
+
+def _read_pixels(text, side, where):
+    """A square grey image from its values in a text, uint8 `(side, side)`."""
+    try:
+        values = np.array(text.split(), dtype=np.int64)
+    except ValueError as error:
+        raise BadArchiveError(f"Grey values are whole numbers ({error}). Received: {where}") from error
+    if len(values) != side * side:
+        raise BadArchiveError(f"An image has {side} x {side} pixels. Received: {len(values)} values in {where}")
+    if values.min() < 0 or values.max() > 255:
+        raise BadArchiveError(f"Grey values are 0..255. Received: {values.min()} to {values.max()} in {where}")
+    return values.astype(np.uint8).reshape(side, side)
 
 
 def check_is_zip(archive):

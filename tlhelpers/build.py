@@ -49,6 +49,9 @@ RECORDED_CHAPTERS = {
     "deepweeds": {
         "book/15_deepweeds.ipynb": ["{backbone}-frozen", "{backbone}-partial", "{backbone}-full"],
     },
+    "fer2013": {
+        "book/16_fer2013.ipynb": ["{backbone}-frozen", "{backbone}-partial", "{backbone}-full"],
+    },
     "fashion_half": {
         "book/13_fashion_strategies.ipynb": [
             "small_cnn-scratch",

@@ -15,6 +15,7 @@ SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported
 
 BASELINE, FROZEN, LAST6 = "baseline_cnn-scratch", "mobilenetv2_100-frozen", "mobilenetv2_100-last6"
 WEED_FROZEN, WEED_PARTIAL, WEED_FULL = "resnet50-frozen", "resnet50-partial", "resnet50-full"
+FACE_FROZEN, FACE_PARTIAL, FACE_FULL = "resnet18-frozen", "resnet18-partial", "resnet18-full"
 OVERFITTED, RESCUED = "mobilenetv2_100-overfitted", "mobilenetv2_100-rescued"
 SMALL, SMALL_FROZEN, SMALL_FULL = "small_cnn-scratch", "small_cnn-frozen", "small_cnn-full"
 RANDOM_FULL, RANDOM_PARTIAL, RANDOM_FROZEN = (
@@ -258,6 +259,24 @@ DEEPWEEDS = (
     Claim("negative-hardest", "The field without a weed is the hardest class.",
           (WEED_FULL,), partial(queries.recall_is_worst, names=("negative",))),
 )
+FER2013 = (
+    Claim("frozen-accuracy", "The classifier alone reaches the accuracy quoted for it.",
+          (FACE_FROZEN,), partial(queries.is_as_good, model=FACE_FROZEN)),
+    Claim("frozen-macro-f1", "The classifier alone reaches the macro F1 quoted for it.",
+          (FACE_FROZEN,), partial(queries.is_as_good, model=FACE_FROZEN, metric="macro_f1")),
+    Claim("partial-accuracy", "With the last stage the network reaches the accuracy quoted for it.",
+          (FACE_PARTIAL,), partial(queries.is_as_good, model=FACE_PARTIAL)),
+    Claim("full-accuracy", "When everything moves the network reaches the accuracy quoted for it.",
+          (FACE_FULL,), partial(queries.is_as_good, model=FACE_FULL)),
+    Claim("frozen-collapses", "On frozen features the classifier collapses: some class is hardly ever found.",
+          (FACE_FROZEN,), queries.collapses),
+    Claim("early-layers-move", "Early layers must adapt: moving everything beats moving the last stage.",
+          (FACE_PARTIAL, FACE_FULL), queries.is_more_accurate),
+    Claim("fear-surprise", "Fear and surprise are taken for each other more often than any other two classes.",
+          (FACE_FULL,), partial(queries.is_main_confusion, names=("fear", "surprise"))),
+    Claim("disgust-angry", "Disgust that is misread is mostly taken for anger.",
+          (FACE_FULL,), partial(queries.is_taken_for, true="disgust", predicted="angry")),
+)
 # fmt: on
 
 CLAIMS = {
@@ -266,4 +285,5 @@ CLAIMS = {
     "fashion_half": FASHION_HALF,
     "cats_dogs": CATS_DOGS,
     "deepweeds": DEEPWEEDS,
+    "fer2013": FER2013,
 }

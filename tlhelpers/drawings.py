@@ -13,7 +13,7 @@ import pandas as pd
 import PIL
 from PIL import Image
 
-from tlhelpers import animals, clothes, devices, files, garden, settings, sketch, weeds
+from tlhelpers import animals, clothes, devices, faces, files, garden, settings, sketch, weeds
 
 PICTURE_SEED = 2026
 FILES_PER_CLASS = 300
@@ -25,6 +25,7 @@ ARTISTS = {
     "fashion_half": (clothes, clothes.draw_garment),
     "cats_dogs": (animals, animals.draw_animal),
     "deepweeds": (weeds, weeds.draw_weed),
+    "fer2013": (faces, faces.draw_face),
 }
 
 # How many files of each class are not what they seem.

@@ -20,8 +20,13 @@ RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
 WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "everything moves": "full"}
 
-# The case studies' recorded models: study, networks, strategies.
-CASES = (("cats_dogs", ("mobilenetv2_100", "efficientnetv2b0"), ("frozen_linear", "full")),)
+# The case studies' recorded models: study, networks, strategies, and what their recipes have instead.
+CASE_NETWORKS = ("mobilenetv2_100", "efficientnetv2b0")
+TINY_FACES = {"train_size": 96, "test_size": 112, "read_size": 112, "augment": "light"}
+CASES = (
+    ("cats_dogs", CASE_NETWORKS, ("frozen_linear", "full"), {}),
+    ("fer2013", CASE_NETWORKS, ("frozen_linear", "partial", "full"), TINY_FACES),
+)
 
 # What each variant of the recipe `full` has instead. The first is the recipe itself.
 ABLATIONS = {
@@ -72,14 +77,15 @@ def plan_cases():
     Returns:
         dict from study, network, strategy and seed to an Experiment.
     """
-    cells = [
-        (study, network, strategy, seed)
-        for study, networks, strategies in CASES
+    return {
+        (study, network, strategy, seed): Experiment(
+            network, replace(recipes.get_recipe(strategy), **changes), seed, study=study
+        )
+        for study, networks, strategies, changes in CASES
         for strategy in strategies
         for network in networks
         for seed in FEWER_SEEDS
-    ]
-    return {cell: Experiment(cell[1], recipes.get_recipe(cell[2]), cell[3], study=cell[0]) for cell in cells}
+    }
 
 
 def plan_depths(profile, network, *, protocol="careful", seed=0):

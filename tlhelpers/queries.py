@@ -227,6 +227,14 @@ def fits_training_alone(study, runs, *, gap):
     return min(training - validation for training, validation in ends) > gap, f"{numbers} ({_seeds(runs)})"
 
 
+def collapses(study, runs):
+    """Some class is found less than half as often as guessing would find it."""
+    recall = _per_class(study, runs, "recall")
+    lowest = min(recall, key=recall.get)
+    numbers = f"{lowest} is found in {recall[lowest]:.1%} of its pictures, guessing finds {1 / len(recall):.1%}"
+    return recall[lowest] < 0.5 / len(recall), numbers
+
+
 def accuracy_flatters(study, runs, *, by):
     """Accuracy lies above macro F1 by more than a margin: the frequent classes carry it."""
     mean = {name: np.mean([run.metrics[name] for run in runs]) for name in ("accuracy", "macro_f1")}

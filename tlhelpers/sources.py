@@ -156,6 +156,8 @@ def is_archive_of(path, study):
     if study.tables:
         tables = {Path(study.tables.pattern.format(part=part, fold=0)).name for part in study.tables.parts}
         return study.tables.images in folders and tables <= {member.name for member in members}
+    if study.pixel_table and study.pixel_table.name in {member.name for member in members}:
+        return True
     return set(study.class_names) <= folders
 
 

@@ -37,6 +37,26 @@ class Tables(NamedTuple):
     url: str
 
 
+class PixelTable(NamedTuple):
+    """A CSV file that holds the pixels themselves, one image a row.
+
+    Args:
+        name: str. The file's name.
+        label_column: str. The column of label numbers, positions in `Study.class_names`.
+        pixel_column: str. The column of grey values, with spaces between.
+        part_column: str. The column that says which part an image is of.
+        parts: dict from a part as the table calls it to a pair of ours and the beginning of its file names.
+        side: int. Side of the square images, pixels.
+    """
+
+    name: str
+    label_column: str
+    pixel_column: str
+    part_column: str
+    parts: dict
+    side: int
+
+
 NEAR_DUPLICATE_BITS = 8
 ANYWHERE = {"": Place("{label}")}  # one folder per class, no official parts
 
@@ -61,6 +81,7 @@ class Study:
         places: dict from an official part (`"train"`, `"validation"`, `"test"`, or `""` where there are none) to
             the Place of its images.
         tables: Tables or None. Where labels and parts stand in tables instead of folders.
+        pixel_table: PixelTable or None. Another edition of the images, in one table.
         label_names: tuple of str. What an archive of numbered labels means by 0, 1, and so on; none for folders.
         near_duplicate_bits: int or None. How many of 64 bits the perceptual hashes of near duplicates differ in;
             None where so little is shown that such hashes cannot tell two things apart.
@@ -90,6 +111,7 @@ class Study:
     url: str | None = None
     places: dict = field(default_factory=ANYWHERE.copy)
     tables: Tables | None = None
+    pixel_table: PixelTable | None = None
     label_names: tuple = ()
     near_duplicate_bits: int | None = NEAR_DUPLICATE_BITS
     validation_count: int | None = None
@@ -178,6 +200,38 @@ DEEPWEEDS = Study(
     published_count=17_509,
     published_test_count=3_501,
 )
+FER2013 = Study(
+    name="fer2013",
+    title="FER2013",
+    shows="faces",
+    class_names=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    archives={"fer2013.zip": None},
+    kaggle="msambare/fer2013",
+    places={
+        "train": Place("train/{label}"),
+        "validation": Place("test/{label}", "PublicTest_"),
+        "test": Place("test/{label}", "PrivateTest_"),
+    },
+    pixel_table=PixelTable(
+        name="fer2013.csv",
+        label_column="emotion",
+        pixel_column="pixels",
+        part_column="Usage",
+        parts={
+            "Training": ("train", "Training_"),
+            "PublicTest": ("validation", "PublicTest_"),
+            "PrivateTest": ("test", "PrivateTest_"),
+        },
+        side=48,
+    ),
+    near_duplicate_bits=2,  # faces are aligned: at eight bits other people pass for copies
+    image_size=96,
+    drawn_size=64,
+    drawn_counts={"happy": 500, "neutral": 350, "sad": 330, "angry": 280, "surprise": 240, "disgust": 60},
+    backbone="resnet18",
+    published_count=35_887,
+    published_test_count=3_589,
+)
 
 STUDIES = {
     "flowers": Study(
@@ -197,6 +251,7 @@ STUDIES = {
     "fashion_mnist": FASHION_MNIST,
     "fashion_half": FASHION_HALF,
     "deepweeds": DEEPWEEDS,
+    "fer2013": FER2013,
     "cats_dogs": Study(
         name="cats_dogs",
         title="Cats vs dogs",

@@ -1,28 +1,11 @@
 """Drawn cats and dogs: the same for a seed and an index, told apart by what they are made of and not by colour."""
 
 import numpy as np
-import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tlhelpers import animals
 
 NAMES = sorted(animals.ANIMALS)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_same_seed_and_index_draw_the_same_picture_and_others_another(name):
-    first, again, next_one, other = (
-        animals.draw_animal(name, *which, size=48) for which in ((3, 7), (3, 7), (3, 8), (4, 7))
-    )
-    np.testing.assert_array_equal(first, again)
-    assert (first.shape, first.dtype) == ((48, 48, 3), np.uint8)
-    assert not np.array_equal(first, next_one)
-    assert not np.array_equal(first, other)
-
-
-def test_unknown_animal_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"An animal is one of \['cats', 'dogs'\]\. Received: name='birds'"):
-        animals.draw_animal("birds", 0, 0)
 
 
 def draw(name, seed, count, size=32):

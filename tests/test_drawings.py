@@ -241,3 +241,23 @@ def test_every_study_has_someone_who_draws_all_its_classes():
         for label in study.class_names:
             picture = draw(label, seed=0, index=0, size=study.drawn_size)
             assert picture.shape == (study.image_size, study.image_size, 3)
+
+
+ARTISTS = [pytest.param(name, draw, id=name) for name, (_, draw) in drawings.ARTISTS.items() if name != "fashion_half"]
+
+
+@pytest.mark.parametrize(("study", "draw"), ARTISTS)
+def test_same_seed_and_index_draw_the_same_picture_and_others_another(study, draw):
+    for label in studies.get_study(study).class_names:
+        first, again, next_one, other = (draw(label, *which, size=32) for which in ((3, 7), (3, 7), (3, 8), (4, 7)))
+        np.testing.assert_array_equal(first, again)
+        assert (first.shape, first.dtype) == ((32, 32, 3), np.uint8)
+        assert not np.array_equal(first, next_one)
+        assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(("study", "draw"), ARTISTS)
+def test_unknown_class_is_answered_with_the_known_ones(study, draw):
+    first = sorted(studies.get_study(study).class_names)[0]
+    with pytest.raises(ValueError, match=rf"is one of \['{first}', .*Received: .*='hat'"):
+        draw("hat", 0, 0)

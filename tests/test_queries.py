@@ -275,37 +275,24 @@ def test_a_model_is_faster_by_the_epoch_whatever_the_number_of_epochs():
     assert ask(queries.is_faster, PARTIAL, FULL, changes=changes)[0] is False
 
 
+FLATTERS, MISSES = queries.accuracy_flatters, queries.misses_more_than_it_confuses
+
+
 @pytest.mark.parametrize(
-    ("query", "metrics", "holds", "numbers"),
+    ("query", "names", "values", "holds"),
     [
-        (
-            queries.accuracy_flatters,
-            {"accuracy": 0.8, "macro_f1": 0.7},
-            True,
-            "accuracy 80.0%, macro F1 70.0% (1 seed)",
-        ),
-        (
-            queries.accuracy_flatters,
-            {"accuracy": 0.8, "macro_f1": 0.79},
-            False,
-            "accuracy 80.0%, macro F1 79.0% (1 seed)",
-        ),
-        (
-            queries.misses_more_than_it_confuses,
-            {"macro_precision": 0.8, "macro_recall": 0.7},
-            True,
-            "macro precision 80.0%, macro recall 70.0% (1 seed)",
-        ),
-        (
-            queries.misses_more_than_it_confuses,
-            {"macro_precision": 0.7, "macro_recall": 0.8},
-            False,
-            "macro precision 70.0%, macro recall 80.0% (1 seed)",
-        ),
+        (FLATTERS, ("accuracy", "macro_f1"), (0.8, 0.7), True),
+        (FLATTERS, ("accuracy", "macro_f1"), (0.8, 0.79), False),
+        (MISSES, ("macro_precision", "macro_recall"), (0.8, 0.7), True),
+        (MISSES, ("macro_precision", "macro_recall"), (0.7, 0.8), False),
     ],
 )
-def test_averages_over_classes_are_held_against_each_other(query, metrics, holds, numbers):
-    assert query(STUDY, [SimpleNamespace(metrics=metrics)], by=0.02) == (holds, numbers)
+def test_averages_over_classes_are_held_against_each_other(query, names, values, holds):
+    runs = [SimpleNamespace(metrics=dict(zip(names, values, strict=True)))]
+    numbers = ", ".join(
+        f"{name.replace('_', ' ').replace('f1', 'F1')} {value:.1%}" for name, value in zip(names, values, strict=True)
+    )
+    assert query(STUDY, runs, by=0.02) == (holds, f"{numbers} (1 seed)")
 
 
 @pytest.mark.parametrize(

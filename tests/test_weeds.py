@@ -8,22 +8,6 @@ from tlhelpers import weeds
 NAMES = [*weeds.WEEDS, weeds.NEGATIVE]
 
 
-def test_unknown_weed_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"A weed is one of \['chinee_apple', .*'negative'\]\. Received: name='rose'"):
-        weeds.draw_weed("rose", 0, 0)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_same_seed_and_index_draw_the_same_picture_and_others_another(name):
-    first, again, next_one, other = (
-        weeds.draw_weed(name, *which, size=32) for which in ((3, 7), (3, 7), (3, 8), (4, 7))
-    )
-    np.testing.assert_array_equal(first, again)
-    assert (first.shape, first.dtype) == ((32, 32, 3), np.uint8)
-    assert not np.array_equal(first, next_one)
-    assert not np.array_equal(first, other)
-
-
 def test_field_without_a_weed_draws_none_of_the_eight(monkeypatch):
     drawn = []
     original = weeds._draw_plant

@@ -60,19 +60,12 @@ def draw_animal(name, seed, index, size=128):
 
     Args:
         name: str. A key of `ANIMALS`.
-        seed: int. Names a set of pictures.
-        index: int. Names a picture within it; the same seed and index give the same picture.
-        size: int. Side of the square picture, pixels.
+        seed, index, size: int. As for `garden.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255.
-
-    Raises:
-        ValueError: when there is no such animal.
     """
-    if name not in ANIMALS:
-        raise ValueError(f"An animal is one of {sorted(ANIMALS)}. Received: name={name!r}")
-    rng = np.random.default_rng([seed, index, *name.encode()])
+    rng = sketch.begin(ANIMALS, name, seed, index)
     side = size * sketch.SUPERSAMPLING
     picture = sketch.background(rng, side)
     centre = side * (0.5 + rng.uniform(-0.1, 0.1, 2))

@@ -13,6 +13,7 @@ from tlhelpers.exercises import HIGHEST_TRAINING, LOWEST_VALIDATION
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 
+METRIC_WORDS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 BASELINE, FROZEN, LAST6 = "baseline_cnn-scratch", "mobilenetv2_100-frozen", "mobilenetv2_100-last6"
 WEED_FROZEN, WEED_PARTIAL, WEED_FULL = "resnet50-frozen", "resnet50-partial", "resnet50-full"
 FACE_FROZEN, FACE_PARTIAL, FACE_FULL = "resnet18-frozen", "resnet18-partial", "resnet18-full"
@@ -132,14 +133,34 @@ def _choose_numbers(measured, built):
     return measured.numbers
 
 
+def as_quoted(name, subject, model, metrics=("accuracy",)):
+    """Claims that a model is as good as its source says, one per metric.
+
+    Args:
+        name: str. What the claims' names begin with.
+        subject: str. The model in words, as the sentences begin.
+        model: str. `<network>-<strategy>`.
+        metrics: tuple of str. `"accuracy"`, `"macro_f1"`.
+
+    Returns:
+        list of Claim.
+    """
+    return [
+        Claim(
+            f"{name}-{metric.replace('_', '-')}",
+            f"{subject} reaches the {METRIC_WORDS[metric]} quoted for it.",
+            (model,),
+            partial(queries.is_as_good, model=model, metric=metric),
+        )
+        for metric in metrics
+    ]
+
+
 # fmt: off
 FLOWERS = (
-    Claim("baseline-accuracy", "The baseline reaches the accuracy quoted for it.",
-          (BASELINE,), partial(queries.is_as_good, model=BASELINE)),
-    Claim("frozen-accuracy", "The frozen backbone reaches the accuracy quoted for it.",
-          (FROZEN,), partial(queries.is_as_good, model=FROZEN)),
-    Claim("tuned-accuracy", "The fine-tuned backbone reaches the accuracy quoted for it.",
-          (LAST6,), partial(queries.is_as_good, model=LAST6)),
+    *as_quoted("baseline", "The baseline", BASELINE),
+    *as_quoted("frozen", "The frozen backbone", FROZEN),
+    *as_quoted("tuned", "The fine-tuned backbone", LAST6),
     Claim("baseline-size", "The baseline trains as many parameters as quoted.",
           (BASELINE,), partial(queries.is_as_large, model=BASELINE)),
     Claim("frozen-size", "With the backbone frozen, as many parameters are trained as quoted.",
@@ -196,18 +217,12 @@ FLOWERS = (
           (), queries.needs("annotations of lighting, blur, angle and occlusion")),
 )
 FASHION_MNIST = (
-    Claim("scratch-accuracy", "The CNN from scratch reaches the accuracy quoted for it.",
-          (SMALL,), partial(queries.is_as_good, model=SMALL)),
-    Claim("scratch-macro-f1", "The CNN from scratch reaches the macro F1 quoted for it.",
-          (SMALL,), partial(queries.is_as_good, model=SMALL, metric="macro_f1")),
+    *as_quoted("scratch", "The CNN from scratch", SMALL, ("accuracy", "macro_f1")),
     Claim("scratch-shirt", "Shirts and T-shirts are taken for each other more often than any other two classes.",
           (SMALL,), partial(queries.is_main_confusion, names=("shirt", "t_shirt"))),
-    Claim("full-accuracy", "Training everything reaches the accuracy quoted for it.",
-          (RANDOM_FULL,), partial(queries.is_as_good, model=RANDOM_FULL)),
-    Claim("partial-accuracy", "With the first four layers frozen the accuracy is the one quoted.",
-          (RANDOM_PARTIAL,), partial(queries.is_as_good, model=RANDOM_PARTIAL)),
-    Claim("extractor-accuracy", "As a feature extractor the network reaches the accuracy quoted for it.",
-          (RANDOM_FROZEN,), partial(queries.is_as_good, model=RANDOM_FROZEN)),
+    *as_quoted("full", "Training everything", RANDOM_FULL),
+    *as_quoted("partial", "The network with four frozen layers", RANDOM_PARTIAL),
+    *as_quoted("extractor", "The feature extractor", RANDOM_FROZEN),
     Claim("full-beats-partial", "Training everything is more accurate than freezing the first layers.",
           (RANDOM_PARTIAL, RANDOM_FULL), queries.is_more_accurate),
     Claim("partial-beats-extractor", "The feature extractor is less accurate than partial training.",
@@ -226,48 +241,33 @@ FASHION_HALF = (
           (SMALL_FROZEN, SMALL_FULL), queries.is_more_accurate),
 )
 CATS_DOGS = (
-    Claim("wrong-accuracy", "Trained wrongly, the network reaches the accuracy quoted for it.",
-          (OVERFITTED,), partial(queries.is_as_good, model=OVERFITTED)),
+    *as_quoted("wrong", "Trained wrongly, the network", OVERFITTED),
     Claim("wrong-gap", "Trained wrongly, the network knows its training pictures and not the others.",
           (OVERFITTED,), partial(queries.fits_training_alone, gap=0.15)),
     Claim("rescued-window", "The rescued network ends inside the window that the exercise asks for.",
           (RESCUED,), partial(queries.ends_in_window, lowest=LOWEST_VALIDATION, highest=HIGHEST_TRAINING)),
-    Claim("rescued-accuracy", "The rescued network reaches the accuracy quoted for it, and no more.",
-          (RESCUED,), partial(queries.is_as_good, model=RESCUED)),
+    *as_quoted("rescued", "The rescued network", RESCUED),
     Claim("rescued-beats-wrong", "The rescued network is more accurate than the one trained wrongly.",
           (OVERFITTED, RESCUED), queries.is_more_accurate),
 )
 DEEPWEEDS = (
-    Claim("frozen-accuracy", "The classifier alone reaches the accuracy quoted for it.",
-          (WEED_FROZEN,), partial(queries.is_as_good, model=WEED_FROZEN)),
-    Claim("frozen-macro-f1", "The classifier alone reaches the macro F1 quoted for it.",
-          (WEED_FROZEN,), partial(queries.is_as_good, model=WEED_FROZEN, metric="macro_f1")),
-    Claim("partial-accuracy", "With the last stage the network reaches the accuracy quoted for it.",
-          (WEED_PARTIAL,), partial(queries.is_as_good, model=WEED_PARTIAL)),
-    Claim("partial-macro-f1", "With the last stage the network reaches the macro F1 quoted for it.",
-          (WEED_PARTIAL,), partial(queries.is_as_good, model=WEED_PARTIAL, metric="macro_f1")),
-    Claim("full-accuracy", "When everything moves the network reaches the accuracy quoted for it.",
-          (WEED_FULL,), partial(queries.is_as_good, model=WEED_FULL)),
-    Claim("full-macro-f1", "When everything moves the network reaches the macro F1 quoted for it.",
-          (WEED_FULL,), partial(queries.is_as_good, model=WEED_FULL, metric="macro_f1")),
+    *as_quoted("frozen", "The classifier alone", WEED_FROZEN, ("accuracy", "macro_f1")),
+    *as_quoted("partial", "The network whose last stage moves", WEED_PARTIAL, ("accuracy", "macro_f1")),
+    *as_quoted("full", "The network that moves as a whole", WEED_FULL, ("accuracy", "macro_f1")),
     Claim("frozen-misses", "The classifier alone is precise and misses much.",
           (WEED_FROZEN,), partial(queries.misses_more_than_it_confuses, by=0.05)),
     Claim("accuracy-flatters", "Under imbalance accuracy flatters: macro F1 lies below it.",
           (WEED_FROZEN,), partial(queries.accuracy_flatters, by=0.02)),
-    Claim("partial-trade-off", "The last stage pays best: more accurate than the classifier, hardly less so than all.",
+    Claim("partial-trade-off",
+          "The last stage pays best: more accurate than the classifier, hardly less so than all.",
           (WEED_FROZEN, WEED_PARTIAL, WEED_FULL), queries.is_best_value),
     Claim("negative-hardest", "The field without a weed is the hardest class.",
           (WEED_FULL,), partial(queries.recall_is_worst, names=("negative",))),
 )
 FER2013 = (
-    Claim("frozen-accuracy", "The classifier alone reaches the accuracy quoted for it.",
-          (FACE_FROZEN,), partial(queries.is_as_good, model=FACE_FROZEN)),
-    Claim("frozen-macro-f1", "The classifier alone reaches the macro F1 quoted for it.",
-          (FACE_FROZEN,), partial(queries.is_as_good, model=FACE_FROZEN, metric="macro_f1")),
-    Claim("partial-accuracy", "With the last stage the network reaches the accuracy quoted for it.",
-          (FACE_PARTIAL,), partial(queries.is_as_good, model=FACE_PARTIAL)),
-    Claim("full-accuracy", "When everything moves the network reaches the accuracy quoted for it.",
-          (FACE_FULL,), partial(queries.is_as_good, model=FACE_FULL)),
+    *as_quoted("frozen", "The classifier alone", FACE_FROZEN, ("accuracy", "macro_f1")),
+    *as_quoted("partial", "The network whose last stage moves", FACE_PARTIAL, ("accuracy", "macro_f1")),
+    *as_quoted("full", "The network that moves as a whole", FACE_FULL, ("accuracy", "macro_f1")),
     Claim("frozen-collapses", "On frozen features the classifier collapses: some class is hardly ever found.",
           (FACE_FROZEN,), queries.collapses),
     Claim("early-layers-move", "Early layers must adapt: moving everything beats moving the last stage.",

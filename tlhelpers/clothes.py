@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from tlhelpers import sketch
+
 SUPERSAMPLING = 4
 NONE, SHORT, LONG = (0.0, 0.0), (0.25, 0.5), (0.8, 1.0)
 
@@ -66,20 +68,12 @@ def draw_garment(name, seed, index, size=28):
 
     Args:
         name: str. A key of `TOPS` or `SHOES`, `"trouser"` or `"bag"`.
-        seed: int. Names a set of pictures.
-        index: int. Names a picture within it; the same seed and index give the same picture.
-        size: int. Side of the square picture, pixels.
+        seed, index, size: int. As for `garden.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255; the channels are equal.
-
-    Raises:
-        ValueError: when there is no such garment.
     """
-    names = sorted((*TOPS, *SHOES, *OTHERS))
-    if name not in names:
-        raise ValueError(f"A garment is one of {names}. Received: name={name!r}")
-    rng = np.random.default_rng([seed, index, *name.encode()])
+    rng = sketch.begin((*TOPS, *SHOES, *OTHERS), name, seed, index)
     outline = Image.new("L", (size * SUPERSAMPLING,) * 2)
     pen = _Pen(outline, rng)
     if name in TOPS:

@@ -53,19 +53,12 @@ def draw_face(name, seed, index, size=48):
 
     Args:
         name: str. A key of `EXPRESSIONS`.
-        seed: int. Names a set of pictures.
-        index: int. Names a picture within it; the same seed and index give the same picture.
-        size: int. Side of the square picture, pixels.
+        seed, index, size: int. As for `garden.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255; the channels are equal.
-
-    Raises:
-        ValueError: when there is no such expression.
     """
-    if name not in EXPRESSIONS:
-        raise ValueError(f"An expression is one of {sorted(EXPRESSIONS)}. Received: name={name!r}")
-    rng = np.random.default_rng([seed, index, *name.encode()])
+    rng = sketch.begin(EXPRESSIONS, name, seed, index)
     side = size * SUPERSAMPLING
     picture = Image.new("L", (side, side), int(rng.uniform(20, 200)))
     centre = side * (0.5 + rng.normal(0, 0.04, 2))

@@ -96,15 +96,13 @@ def small_cnn(image_size=28, num_classes=10, *, dropout=0.4, seed=None):
 
     Args:
         image_size: int. Side of the square input, pixels; at least 8.
-        num_classes: int. Number of classes, at least 2.
-        dropout: float in [0, 1). Share of values silenced before and after the dense layer in training.
-        seed: int or None. Seeds the initial weights and the dropout.
+        num_classes, dropout, seed: as for `baseline_cnn`; values are silenced before and after the dense layer.
 
     Returns:
-        keras.Model. Input `(batch, image_size, image_size, 3)` in 0..255, output logits `(batch, num_classes)`.
+        keras.Model, as `baseline_cnn`.
 
     Raises:
-        ValueError: when the image is too small for three blocks or there are fewer than two classes.
+        ValueError: as `baseline_cnn`.
 
     Source:
         The network of the published Fashion-MNIST study: three Conv-ReLU-MaxPool layers, a fully connected

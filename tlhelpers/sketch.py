@@ -43,6 +43,26 @@ class Frame:
         return (points @ self._matrix + self.centre).ravel().tolist()
 
 
+def begin(names, name, seed, index):
+    """The generator of one picture: the same for a name, a seed and an index.
+
+    Args:
+        names: collection of str. What can be drawn.
+        name: str.
+        seed: int. Names a set of pictures.
+        index: int. Names a picture within it.
+
+    Returns:
+        numpy.random.Generator.
+
+    Raises:
+        ValueError: when the name is none of those that can be drawn.
+    """
+    if name not in names:
+        raise ValueError(f"What is drawn here is one of {sorted(names)}. Received: name={name!r}")
+    return np.random.default_rng([seed, index, *name.encode()])
+
+
 def rotation(angle):
     """The matrix `(2, 2)` that turns points by an angle in radians."""
     cosine, sine = np.cos(angle), np.sin(angle)

@@ -147,20 +147,12 @@ def draw_weed(name, seed, index, size=128):
 
     Args:
         name: str. A key of `WEEDS`, or `"negative"`.
-        seed: int. Names a set of pictures.
-        index: int. Names a picture within it; the same seed and index give the same picture.
-        size: int. Side of the square picture, pixels.
+        seed, index, size: int. As for `garden.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255.
-
-    Raises:
-        ValueError: when there is no such class.
     """
-    names = [*WEEDS, NEGATIVE]
-    if name not in names:
-        raise ValueError(f"A weed is one of {names}. Received: name={name!r}")
-    rng = np.random.default_rng([seed, index, *name.encode()])
+    rng = sketch.begin((*WEEDS, NEGATIVE), name, seed, index)
     side = size * sketch.SUPERSAMPLING
     picture = sketch.background(rng, side)
     draw = ImageDraw.Draw(picture, "RGBA")

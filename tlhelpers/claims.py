@@ -148,7 +148,7 @@ def as_quoted(name, subject, model, metrics=("accuracy",)):
     return [
         Claim(
             f"{name}-{metric.replace('_', '-')}",
-            f"{subject} reaches the {METRIC_WORDS[metric]} quoted for it.",
+            f"{subject} has the {METRIC_WORDS[metric]} quoted for it.",
             (model,),
             partial(queries.is_as_good, model=model, metric=metric),
         )

@@ -163,7 +163,7 @@ def test_recorded_runs_and_this_build_are_judged_by_the_same_query(folder):
     assert list(frame.columns) == ["claim", "recorded", "this build", "numbers"]
     assert frame.index.tolist() == list(BY_NAME)
     assert frame.loc["baseline-accuracy"].tolist() == [
-        "The baseline reaches the accuracy quoted for it.",
+        "The baseline has the accuracy quoted for it.",
         SUPPORTED,
         NOT_SUPPORTED,
         "quoted 67%, measured 67.0% ± 6.5 (1 seed)",

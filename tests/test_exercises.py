@@ -3,10 +3,12 @@
 from types import SimpleNamespace
 
 import keras
+import nbformat
 import pandas as pd
 import pytest
 
-from tlhelpers import chapters, drawings, exercises, loaders, models, queries
+from tlhelpers import build as build_chapter
+from tlhelpers import chapters, drawings, exercises, loaders, models, queries, settings
 
 SIDE = 96
 GOOD = {"accuracy": [0.7, 0.9], "val_accuracy": [0.8, 0.9]}
@@ -183,3 +185,17 @@ def test_claims_about_the_rescue_read_the_last_epoch(query, history, holds):
         verdict, numbers = queries.fits_training_alone(None, runs, gap=0.15)
     assert verdict is holds
     assert f"{history['val_accuracy'][-1]:.1%}" in numbers
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_unsolved_notebook_fails_and_its_hidden_solution_passes(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))
+    parameters = {"PROFILE": "pocket", "PROTOCOL": "careful", "SEED": 0}
+    chapter = "book/14_cats_vs_dogs.ipynb"
+    build_chapter.execute_chapter(settings.PROJECT_FOLDER / chapter, tmp_path / "executed.ipynb", parameters)
+    cells = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    texts = [output.data.get("text/plain", "") for output in outputs]
+    reports = [text for text in texts if text.startswith(("Passed.", "Not yet: "))]
+    assert [report.splitlines()[0] for report in reports] == ["Not yet: a training.", "Passed."]

@@ -153,10 +153,10 @@ def test_layers_that_augment_do_not_change_the_architecture(chapter):
 
 
 def test_report_is_a_table_that_escapes_what_it_shows():
-    condition = exercises.Condition("a < b", False, "b & c", "do <this>")
+    condition = exercises.Condition("a < b", False, "b & c", "do `fit` <this>")
     text = exercises.Report((condition,))._repr_html_()
     assert "Not yet: a &lt; b." in text
-    assert "<td>b &amp; c</td><td>do &lt;this&gt;</td>" in text
+    assert "<td>b &amp; c</td><td>do <code>fit</code> &lt;this&gt;</td>" in text
 
 
 def test_budgets_exist_for_every_profile_and_the_sources_rate_for_photographs():

@@ -1,6 +1,7 @@
 """The exercises that check themselves: which condition holds, which does not, and why."""
 
 import html
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,12 +109,13 @@ class Report:
 
     def _repr_html_(self):
         rows = "".join(
-            f"<tr><td>{_mark(c)}</td><td>{html.escape(c.name)}</td><td>{html.escape(c.found)}</td>"
-            f"<td>{html.escape(c.advice)}</td></tr>"
+            f"<tr><td>{_mark(c)}</td><td>{_as_html(c.name)}</td><td>{_as_html(c.found)}</td>"
+            f"<td>{_as_html(c.advice)}</td></tr>"
             for c in self.conditions
         )
         head = "<tr><th></th><th>condition</th><th>found</th><th>what to do</th></tr>"
-        return f"<p><strong>{html.escape(self.verdict)}</strong></p><table><thead>{head}</thead>{rows}</table>"
+        table = f'<table class="claims"><thead>{head}</thead>{rows}</table>'
+        return f"<p><strong>{html.escape(self.verdict)}</strong></p>{table}"
 
 
 def build_rescue_head(feature_shape, *, seed=0):
@@ -157,6 +159,11 @@ def check_rescue(history, chapter):
             _check_ours(training, validation),
         )
     )
+
+
+def _as_html(text):
+    """Escaped, and what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _mark(condition):

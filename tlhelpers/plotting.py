@@ -73,7 +73,7 @@ def plot_learning_curves(history, *, axes=None):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[1].set_ylim(bottom=0)
-    axes[0].legend(loc="lower right")
+    axes[0].legend(loc="best")
     return np.asarray(axes)
 
 

@@ -249,11 +249,14 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
     for model, label in labels.items():
         quoted = {metric: studies.quote(study, model, metric) for metric in MACRO if metric in published.get(model, {})}
         of_model = [record for record in found if record.model == model]
-        cells = {metric: _cell(summarise(of_model, metric), (protocol, model), NO_RECORD) for metric in MACRO}
-        built = {metric: f"{runs[model].metrics[metric]:.1%}" for metric in MACRO} if model in runs else {}
-        rows[label, "published"] = {metric: quoted.get(metric, "–") for metric in MACRO}
-        rows[label, "recorded"] = cells
-        rows[label, "this build"] = built or dict.fromkeys(MACRO, NOT_BUILT)
+        key, nothing = (protocol, model), dict.fromkeys(MACRO, "–")
+        rows[label, "published"] = nothing | quoted
+        rows[label, "recorded"] = nothing | {"accuracy": NO_RECORD}
+        if of_model:
+            rows[label, "recorded"] = {metric: _cell(summarise(of_model, metric), key, NO_RECORD) for metric in MACRO}
+        rows[label, "this build"] = nothing | {"accuracy": NOT_BUILT}
+        if model in runs:
+            rows[label, "this build"] = {metric: f"{runs[model].metrics[metric]:.1%}" for metric in MACRO}
     table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=MACRO)
     table.index = pd.MultiIndex.from_tuples(rows, names=["model", "source"])
     return table

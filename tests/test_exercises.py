@@ -156,6 +156,7 @@ def test_report_is_a_table_that_escapes_what_it_shows():
     condition = exercises.Condition("a < b", False, "b & c", "do `fit` <this>")
     text = exercises.Report((condition,))._repr_html_()
     assert "Not yet: a &lt; b." in text
+    assert '<th scope="row">✗ a &lt; b</th>' in text
     assert "<td>b &amp; c</td><td>do <code>fit</code> &lt;this&gt;</td>" in text
 
 

@@ -109,12 +109,12 @@ class Report:
 
     def _repr_html_(self):
         rows = "".join(
-            f"<tr><td>{_mark(c)}</td><td>{_as_html(c.name)}</td><td>{_as_html(c.found)}</td>"
+            f'<tr><th scope="row">{_mark(c)} {_as_html(c.name)}</th><td>{_as_html(c.found)}</td>'
             f"<td>{_as_html(c.advice)}</td></tr>"
             for c in self.conditions
         )
-        head = "<tr><th></th><th>condition</th><th>found</th><th>what to do</th></tr>"
-        table = f'<table class="claims"><thead>{head}</thead>{rows}</table>'
+        head = "<tr><th>condition</th><th>found</th><th>what to do</th></tr>"
+        table = f'<table class="report"><thead>{head}</thead><tbody>{rows}</tbody></table>'
         return f"<p><strong>{html.escape(self.verdict)}</strong></p>{table}"
 
 

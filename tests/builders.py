@@ -1,11 +1,13 @@
-"""Records made up for the tests: of ten pictures, and of a world in which the claims of the flower study hold."""
+"""Made up for the tests: records of ten pictures, a world in which all claims about flowers hold, and a mirror."""
 
 import dataclasses
+import hashlib
+import http.server
 
 import numpy as np
 import pandas as pd
 
-from tlhelpers import records, studies
+from tlhelpers import records, settings, studies
 from tlhelpers.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED
 
 STUDY = studies.get_study("flowers")
@@ -167,3 +169,43 @@ def make_seeds(model, errors_by_seed, **changes):
         make_run(model, **WORLD[model] | {"errors": errors, "seed": seed, "pictures": f"fold {seed}"} | changes)
         for seed, errors in enumerate(errors_by_seed)
     ]
+
+
+class Website(http.server.ThreadingHTTPServer):
+    """Serves `pages` (path: bytes), keeps a list of requests, and can promise more bytes than it sends."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.pages, self.requests, self.broken, self.refused = {}, [], set(), {}
+
+    @property
+    def url(self):
+        """The mirror's address."""
+        return f"http://127.0.0.1:{self.server_port}/data"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.removeprefix("/data/")
+        self.server.requests.append(name)
+        content = self.server.pages.get(name)
+        if content is None:
+            self.send_error(self.server.refused.get(name, 404))
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) + 1000 * (name in self.server.broken)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def checksums_of(content, name):
+    """The line of a mirror's checksum file about some bytes."""
+    return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
+
+
+def cached(name):
+    """Where the cache keeps a download."""
+    return settings.home_folder() / "downloads" / name

@@ -7,6 +7,7 @@ os.environ["TLHELPERS_QUIET"] = "1"
 
 import io
 import socket
+import threading
 import zipfile
 
 import matplotlib
@@ -129,3 +130,17 @@ def table(tmp_path):
             path.write_bytes(encode(draw_flower(label, index)))
             rows.append({"path": str(path), "label": label, "target": target, "sha256": f"{label}-{index}"})
     return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def website(monkeypatch):
+    """A mirror over HTTP on this machine."""
+    from builders import Website
+
+    with Website() as server:
+        monkeypatch.setenv("TLHELPERS_MIRROR", server.url)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

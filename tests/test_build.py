@@ -7,7 +7,7 @@ import pytest
 import yaml
 from nbformat import v4
 
-from tlhelpers import build, devices, drawings, profiles, records, settings, sources, studies
+from tlhelpers import build, checkpoints, devices, drawings, profiles, records, settings, sources, studies
 
 TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")
 PARAMETERS_CELL = v4.new_code_cell("COUNT = 1", metadata={"tags": ["parameters"]})
@@ -96,7 +96,7 @@ def plan(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "stage_source", lambda chapters: None)
     monkeypatch.setattr(build, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
-    monkeypatch.setattr(sources, "find_weights", lambda name: done.weights.append(name))
+    monkeypatch.setattr(checkpoints, "find_weights", lambda name: done.weights.append(name))
     monkeypatch.setattr(drawings, "draw_study", lambda study: done.drawn.append(study.name))
     monkeypatch.setattr(devices, "list_gpus", list)
     monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))  # so that what recording sets is set back
@@ -144,7 +144,7 @@ def test_book_of_photographs_needs_the_sources_weights_and_draws_nothing(plan, m
     monkeypatch.setattr(devices, "list_gpus", lambda: [{"name": "a GPU", "compute_capability": None}])
     build.build_book(profile=profile)
     assert plan.drawn == []
-    assert plan.weights == [sources.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]]
+    assert plan.weights == [checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]]
 
 
 def test_only_some_chapters_can_be_executed_anew(plan):
@@ -188,7 +188,7 @@ def test_book_without_weights_stops_before_any_chapter(plan, mirror, monkeypatch
     def refuse(name):
         raise sources.MissingDataError(f"{name} is nowhere to be found")
 
-    monkeypatch.setattr(sources, "find_weights", refuse)
+    monkeypatch.setattr(checkpoints, "find_weights", refuse)
     assert build.main(["book", "--profile", profile]) == 1
     assert f"{weights} is nowhere to be found" in capsys.readouterr().err
     assert plan.executed == []

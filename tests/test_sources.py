@@ -1,13 +1,9 @@
-"""Archives and weights are found in one order, verified, and extracted whole or not at all."""
+"""Archives are found in one order, verified, and extracted whole or not at all. Mirrors and downloads on the way."""
 
-import hashlib
-import http.server
-import json
 import stat
 import struct
 import sys
 import threading
-import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
+from builders import Website, cached, checksums_of
 from conftest import CLASS_NAMES, write_archive
 
-from tlhelpers import archives, drawings, files, layouts, models, settings, sources, studies
+from tlhelpers import archives, downloads, drawings, files, layouts, settings, sources, studies
 from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
 
 ARCHIVE = "flowers-recognition.zip"
-WEIGHTS = sources.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
 MIB = 2**20
 
 
@@ -57,48 +53,6 @@ def archive_bytes(tmp_path):
     return pack(tmp_path / "whole.zip").read_bytes()
 
 
-class Website(http.server.ThreadingHTTPServer):
-    """Serves `pages` (path: bytes), keeps a list of requests, and can promise more bytes than it sends."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.pages, self.requests, self.broken, self.refused = {}, [], set(), {}
-
-    @property
-    def url(self):
-        """The mirror's address."""
-        return f"http://127.0.0.1:{self.server_port}/data"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        name = self.path.removeprefix("/data/")
-        self.server.requests.append(name)
-        content = self.server.pages.get(name)
-        if content is None:
-            self.send_error(self.server.refused.get(name, 404))
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content) + 1000 * (name in self.server.broken)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def website(monkeypatch):
-    """A mirror over HTTP on this machine."""
-    with Website() as server:
-        monkeypatch.setenv("TLHELPERS_MIRROR", server.url)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 def pack(path, *, labels=CLASS_NAMES, prefix="flowers/", extra=(), compression=zipfile.ZIP_STORED):
     """A ZIP with one file per class, which no one decodes here; `extra` are pairs of name or ZipInfo, and bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,14 +82,9 @@ def extracted():
     return below(settings.home_folder() / "images")
 
 
-def downloads():
+def kept_downloads():
     """The names in the cache of downloads, leftovers included."""
     return sorted(path.name for path in below(settings.home_folder() / "downloads"))
-
-
-def cache(name=ARCHIVE):
-    """Where the cache keeps a download."""
-    return settings.home_folder() / "downloads" / name
 
 
 # Missing and damaged archives
@@ -372,10 +321,10 @@ def test_nearest_dropped_archive_wins(flowers):
 
 def test_mirror_wins_over_the_cache_and_the_cache_over_kaggle(mirror, flowers, monkeypatch):
     monkeypatch.setattr(sources, "_download_from_kaggle", lambda _: pytest.fail("asked Kaggle"))
-    pack(cache())
+    pack(cached(ARCHIVE))
     assert sources.find_archives(flowers) == [mirror / ARCHIVE]
     (mirror / ARCHIVE).unlink()
-    assert sources.find_archives(flowers) == [cache()]
+    assert sources.find_archives(flowers) == [cached(ARCHIVE)]
 
 
 def test_folder_that_kagglehub_extracted_is_used_as_it_stands(flowers, tmp_path, monkeypatch):
@@ -426,43 +375,39 @@ def test_checksum_file_is_read_as_the_usual_tools_write_it(mirror, flowers, line
 # A mirror over HTTP
 
 
-def checksums_of(content, name=ARCHIVE):
-    return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
-
-
 def test_mirror_over_http_gives_the_archive(website, archive_bytes, flowers):
     website.pages = {ARCHIVE: archive_bytes}
     folder = prepare_images(flowers)
     assert (folder / "rose" / "1.jpg").read_bytes() == b"a rose" * 50
     assert website.requests == ["SHA256SUMS", ARCHIVE]
-    assert downloads() == [ARCHIVE]
+    assert kept_downloads() == [ARCHIVE]
 
 
 def test_mirror_over_http_with_checksums_is_asked_for_the_archive_once(website, archive_bytes, flowers):
-    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes)}
+    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes, ARCHIVE)}
     assert prepare_images(flowers) == prepare_images(flowers)
     assert website.requests == ["SHA256SUMS", ARCHIVE, "SHA256SUMS"]
 
 
 def test_mirror_over_http_replaces_another_download(website, archive_bytes, flowers):
-    pack(cache(), prefix="old/")
-    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes)}
+    pack(cached(ARCHIVE), prefix="old/")
+    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes, ARCHIVE)}
     assert prepare_images(flowers).name == "flowers"
-    assert cache().read_bytes() == archive_bytes
+    assert cached(ARCHIVE).read_bytes() == archive_bytes
 
 
 def test_mirror_over_http_whose_checksum_differs_leaves_nothing(website, archive_bytes, flowers):
-    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(b"another")}
+    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(b"another", ARCHIVE)}
     with pytest.raises(BadArchiveError, match=r"has the SHA-256 .*does not match.*Received: "):
         prepare_images(flowers)
-    assert downloads() == []
+    assert kept_downloads() == []
     assert extracted() == []
 
 
 def test_archive_the_http_mirror_lacks_is_looked_for_elsewhere(website, flowers):
-    pack(cache())
-    assert sources.find_archives(flowers) == [cache()]
-    cache().unlink()
+    pack(cached(ARCHIVE))
+    assert sources.find_archives(flowers) == [cached(ARCHIVE)]
+    cached(ARCHIVE).unlink()
     with pytest.raises(MissingDataError, match="no source has the archive"):
         sources.find_archives(flowers)
     assert website.requests == ["SHA256SUMS", "SHA256SUMS", ARCHIVE]
@@ -474,7 +419,7 @@ def test_download_that_breaks_off_leaves_nothing(website, archive_bytes, flowers
     message = f"{size} bytes read, 1000 more expected.*Received: TLHELPERS_MIRROR='{website.url}'"
     with pytest.raises(MissingDataError, match=message):
         prepare_images(flowers)
-    assert downloads() == []
+    assert kept_downloads() == []
     assert extracted() == []
 
 
@@ -482,7 +427,7 @@ def test_checksums_that_break_off_do_not_pass_for_a_mirror_without_them(website,
     website.pages, website.broken = {ARCHIVE: archive_bytes, "SHA256SUMS": b"0000"}, {"SHA256SUMS"}
     with pytest.raises(MissingDataError, match="4 bytes read, 1000 more expected"):
         prepare_images(flowers)
-    assert downloads() == []
+    assert kept_downloads() == []
 
 
 @pytest.mark.parametrize("name", [ARCHIVE, "SHA256SUMS"])
@@ -506,158 +451,6 @@ def test_web_page_under_the_archives_name_is_refused(website, flowers):
     with pytest.raises(BadArchiveError, match="this one is a web page"):
         prepare_images(flowers)
     assert extracted() == []
-
-
-# Weights
-
-
-@pytest.fixture(scope="module")
-def random_weights(tmp_path_factory):
-    """A backbone with random weights, and a file of them in the container of the official ones."""
-    backbone = models.build_backbone("mobilenetv2_035", 32, weights=None)
-    path = tmp_path_factory.mktemp("weights") / "random.h5"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        backbone.save(path)
-    return backbone, path
-
-
-def mirror_weights(folder, content):
-    (folder / "weights").mkdir()
-    (folder / "weights" / WEIGHTS).write_bytes(content)
-
-
-def load():
-    return models.build_backbone("mobilenetv2_035", 32, weights="imagenet")
-
-
-def test_other_weights_under_the_official_name_are_refused(mirror, random_weights):
-    backbone, path = random_weights
-    mirror_weights(mirror, path.read_bytes())
-    expected, received = sources.WEIGHTS_SHA256[WEIGHTS], sources.digest_of_weights(backbone)
-    with pytest.raises(BadArchiveError, match=f"have the SHA-256 {expected}. Received: {received} from "):
-        load()
-
-
-def test_weights_with_the_right_arrays_are_loaded(mirror, random_weights, monkeypatch):
-    backbone, path = random_weights
-    mirror_weights(mirror, path.read_bytes())
-    monkeypatch.setitem(sources.WEIGHTS_SHA256, WEIGHTS, sources.digest_of_weights(backbone))
-    loaded = load()
-    for expected, received in zip(backbone.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_array_equal(received, expected)
-
-
-def test_every_weight_file_has_a_place_upstream():
-    found = {name: file for name, file in sources.WEIGHT_FILES["imagenet"].items() if file not in sources.PRESETS}
-    urls = {name: sources.weights_url(file) for name, file in found.items()}
-    assert urls["efficientnetv2b0"].endswith("keras-applications/efficientnet_v2/efficientnetv2-b0_notop.h5")
-    assert all(url.startswith(sources.WEIGHTS_URL) for url in urls.values())
-    assert {*sources.WEIGHTS_SHA256, *sources.WEIGHTS_MD5} == set(found.values())
-
-
-def test_weights_stored_in_half_precision_are_recognised_and_others_are_not(random_weights):
-    backbone, _ = random_weights
-    whole = [sources.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
-    backbone.set_weights([array.astype(np.float16).astype(np.float32) for array in backbone.get_weights()])
-    halved = [sources.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
-    assert whole[0] != halved[0]
-    assert whole[1] == halved[1]
-    backbone.set_weights([array + 1 for array in backbone.get_weights()])
-    assert sources.digest_of_weights(backbone, half_precision=True) != halved[1]
-
-
-@pytest.mark.parametrize("damage", ["truncated", "web page", "empty"])
-def test_damaged_weights_are_refused(mirror, random_weights, damage):
-    content = random_weights[1].read_bytes()
-    damaged = {"truncated": content[: len(content) // 2], "web page": b"<html></html>", "empty": b""}
-    mirror_weights(mirror, damaged[damage])
-    with pytest.raises(BadArchiveError, match="A weight file fits its backbone and is whole") as caught:
-        load()
-    assert str(mirror / "weights" / WEIGHTS) in str(caught.value)
-
-
-def test_weights_of_another_backbone_are_refused(mirror, random_weights):
-    (mirror / "weights").mkdir()
-    wider = sources.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]
-    (mirror / "weights" / wider).write_bytes(random_weights[1].read_bytes())
-    with pytest.raises(BadArchiveError, match="A weight file fits its backbone and is whole"):
-        models.build_backbone("mobilenetv2_100", 32, weights="imagenet")
-
-
-def test_missing_weights_are_answered_with_three_ways_to_provide_them(monkeypatch):
-    def refuse(url, **_):
-        raise requests.ConnectionError(f"no way to {url}")
-
-    monkeypatch.setattr(sources.pooch, "retrieve", refuse)
-    with pytest.raises(MissingDataError) as caught:
-        load()
-    message = str(caught.value)
-    assert f"The ImageNet weights {WEIGHTS} are nowhere to be found" in message
-    assert f"no way to {sources.WEIGHTS_URL}mobilenet_v2/{WEIGHTS}" in message
-    assert "set TLHELPERS_MIRROR to a folder or URL that holds them under weights/" in message
-    assert f"put the file into {settings.home_folder() / 'downloads'}" in message
-
-
-def test_weights_come_over_http_and_stay_in_the_cache(website, random_weights, monkeypatch):
-    content = random_weights[1].read_bytes()
-    website.pages = {f"weights/{WEIGHTS}": content, "SHA256SUMS": checksums_of(content, f"weights/{WEIGHTS}")}
-    assert sources.find_weights(WEIGHTS) == cache(WEIGHTS)
-    monkeypatch.delenv("TLHELPERS_MIRROR")
-    assert sources.find_weights(WEIGHTS) == cache(WEIGHTS)
-    assert website.requests == ["SHA256SUMS", f"weights/{WEIGHTS}"]
-
-
-def test_imagenet_weights_are_taken_from_the_mirror_then_the_cache(mirror):
-    name = sources.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
-    places = [mirror / "weights" / name, cache(name)]
-    for path in places:
-        files.write_text(path, "weights")
-    for path in places:
-        assert sources.find_weights(name) == path
-        path.unlink()
-
-
-@pytest.fixture
-def embedded(random_weights):
-    """The backbone of `random_weights`, in the book as the pocket one, with its card."""
-    backbone, _ = random_weights
-    name = sources.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
-    settings.pocket_folder().mkdir(parents=True)
-    backbone.save_weights(settings.pocket_folder() / name)
-    write_card(sources.digest_of_weights(backbone))
-    return backbone
-
-
-def write_card(digest):
-    files.write_text(settings.pocket_folder() / sources.CARD_FILE, json.dumps({"arrays_sha256": digest}))
-
-
-def test_pocket_weights_come_from_the_book_alone(website, embedded):
-    loaded = models.build_backbone("mobilenetv2_035", 64, weights="pocket")
-    for expected, received in zip(embedded.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_array_equal(received, expected)
-    assert website.requests == []
-
-
-def test_pocket_weights_other_than_those_of_the_card_are_refused(embedded):
-    write_card("0" * 64)
-    received = sources.digest_of_weights(embedded)
-    with pytest.raises(BadArchiveError, match=f"have the SHA-256 {'0' * 64}. Received: {received} from "):
-        models.build_backbone("mobilenetv2_035", 32, weights="pocket")
-
-
-def test_digest_of_weights_depends_on_the_arrays_alone(random_weights):
-    backbone, _ = random_weights
-    copy = models.build_backbone("mobilenetv2_035", 64, weights=None)
-    assert sources.digest_of_weights(copy) != sources.digest_of_weights(backbone)
-    copy.set_weights(backbone.get_weights())
-    assert sources.digest_of_weights(copy) == sources.digest_of_weights(backbone)
-
-
-def test_digest_of_weights_is_over_little_endian_float32():
-    model = SimpleNamespace(get_weights=lambda: [np.array([[1.0, -2.0]]), np.array([0.5], ">f4")])
-    assert sources.digest_of_weights(model) == hashlib.sha256(struct.pack("<3f", 1, -2, 0.5)).hexdigest()
 
 
 def test_dropped_archive_that_was_not_taken_is_named_with_the_reason(flowers):
@@ -730,7 +523,7 @@ def test_tables_nowhere_to_be_found_are_answered_with_two_ways_to_provide_them(w
     def refuse(url, *_, **__):
         raise requests.ConnectionError(f"no way to {url}")
 
-    monkeypatch.setattr(sources.pooch, "retrieve", refuse)
+    monkeypatch.setattr(downloads.pooch, "retrieve", refuse)
     with pytest.raises(MissingDataError, match=r"labels/train_subset0.csv is nowhere to be found .*(.|\n)*put it into"):
         sources.find_tables(weeds, tmp_path)
 
@@ -758,10 +551,3 @@ def test_images_come_from_tensorflow_datasets_where_kaggle_fails_and_the_package
     }
     package.builder = lambda _: pytest.fail("exported a second time")
     assert prepare_images(weeds) == folder
-
-
-def test_weights_whose_makers_give_an_md5_are_checked_by_it(mirror):
-    name = sources.WEIGHT_FILES["imagenet"]["resnet50"]
-    files.write_text(mirror / "weights" / name, "other weights")
-    with pytest.raises(BadArchiveError, match=f"has the MD5 {sources.WEIGHTS_MD5[name]}. Received: [0-9a-f]{{32}} for"):
-        models.build_backbone("resnet50", 32)

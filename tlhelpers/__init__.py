@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "checkpoints": ["load_card"],
         "chapters": ["Chapter", "begin_chapter", "glue"],
         "claims": ["check_claims"],
         "exercises": ["build_rescue_head", "check_rescue", "get_rescue_budget"],
@@ -83,7 +84,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "recipes": ["Recipe", "get_recipe", "warm_up_and_decay"],
         "records": ["load_records", "make_record", "save_record"],
         "settings": ["pocket_folder"],
-        "sources": ["BadArchiveError", "MissingDataError", "load_card", "prepare_images"],
+        "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
         "studies": ["get_study", "published_model", "published_numbers", "quote"],
         "sweeps": ["load_sweep"],
         "summaries": [

@@ -19,7 +19,7 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from tlhelpers import files, manifest, profiles, records, settings, sources, studies
+from tlhelpers import checkpoints, files, manifest, profiles, records, settings, sources, studies
 
 BUILD_FOLDER = settings.PROJECT_FOLDER / "_build"
 STAGING_FOLDER = BUILD_FOLDER / "source"
@@ -224,7 +224,7 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
     manifest.check_protocol(protocol, seed)
     study = studies.get_study("flowers", drawn=chosen.drawn)
     sources.prepare_images(study)
-    sources.find_weights(sources.WEIGHT_FILES[chosen.weights][chosen.backbone or study.backbone])
+    checkpoints.find_weights(checkpoints.WEIGHT_FILES[chosen.weights][chosen.backbone or study.backbone])
     chapters = list_chapters()
     selected = _select(chapters, only)
     missing = [name for name in chapters if name not in selected and not (STAGING_FOLDER / name).is_file()]

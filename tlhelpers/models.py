@@ -8,7 +8,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from tlhelpers import resnet, sources
+from tlhelpers import checkpoints, resnet
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of images in 0..1
 
@@ -141,7 +141,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
         Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Tan and Le 2021, https://arxiv.org/abs/2104.00298.
     """
     _check_backbone(name)
-    offered = sorted(kind for kind, names in sources.WEIGHT_FILES.items() if name in names)
+    offered = sorted(kind for kind, names in checkpoints.WEIGHT_FILES.items() if name in names)
     if weights not in (*offered, None):
         raise ValueError(f"Weights of {name} are one of {offered} or None. Received: weights={weights!r}")
     row = BACKBONES[name]
@@ -150,7 +150,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     network = row["builder"](input_tensor=rescaled, include_top=False, weights=None)
     backbone = keras.Model(inputs, network.output, name=name)
     if weights:
-        sources.load_backbone_weights(backbone, sources.WEIGHT_FILES[weights][name])
+        checkpoints.load_backbone_weights(backbone, checkpoints.WEIGHT_FILES[weights][name])
         if row.get("blue_first"):
             _turn_round(backbone)
     return backbone

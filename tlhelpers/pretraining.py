@@ -21,10 +21,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tlhelpers import devices, drawings, files, garden, loaders, models, records, settings, sketch, sources, training
+from tlhelpers import (
+    checkpoints,
+    devices,
+    drawings,
+    files,
+    garden,
+    loaders,
+    models,
+    records,
+    settings,
+    sketch,
+    training,
+)
 
 BACKBONE = "mobilenetv2_035"
-WEIGHTS_FILE = sources.WEIGHT_FILES["pocket"][BACKBONE]
+WEIGHTS_FILE = checkpoints.WEIGHT_FILES["pocket"][BACKBONE]
 PICTURES = 60_000
 VALIDATION_PICTURES = 1_000
 PICTURE_SEED = 0
@@ -290,7 +302,7 @@ def write_pocket(backbone, log, device):
     card = {
         "backbone": BACKBONE,
         "file": WEIGHTS_FILE,
-        "arrays_sha256": sources.digest_of_weights(backbone),
+        "arrays_sha256": checkpoints.digest_of_weights(backbone),
         "parameters": backbone.count_params(),
         "licence": "MIT",
         "pictures": PICTURES,
@@ -307,7 +319,7 @@ def write_pocket(backbone, log, device):
     }
     with files.atomic_file(folder / WEIGHTS_FILE) as temporary:
         backbone.save_weights(temporary)
-    files.write_text(folder / sources.CARD_FILE, json.dumps(records.rounded(card), indent=1) + "\n")
+    files.write_text(folder / checkpoints.CARD_FILE, json.dumps(records.rounded(card), indent=1) + "\n")
 
 
 def _draw_picture(index, *, folder, seed):

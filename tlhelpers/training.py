@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tlhelpers import files, loaders, settings, sources
+from tlhelpers import checkpoints, files, loaders, settings
 
 EXTRACTION_BATCH = 32
 
@@ -225,5 +225,5 @@ def _read_cost(path):
 
 
 def _feature_key(model, table, view):
-    facts = [sources.digest_of_weights(model), model.layers[-1].name, str(view), *table["sha256"]]
+    facts = [checkpoints.digest_of_weights(model), model.layers[-1].name, str(view), *table["sha256"]]
     return files.sha256_of_text("\n".join(facts))[:16]

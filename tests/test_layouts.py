@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -181,3 +182,8 @@ def test_tables_that_do_not_fit_are_refused(field, weeds, spoil, message):
     spoil(field)
     with pytest.raises(layouts.BadArchiveError, match=message):
         layouts.list_images(field, weeds)
+
+
+def test_folder_that_is_the_wanted_one_is_not_walked(inner, study, monkeypatch):
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("walked through all files"))
+    assert layouts.find_image_folder(inner, study) == inner

@@ -25,22 +25,28 @@ def find_image_folder(folder, study):
         BadArchiveError: when there is none; the message names the missing classes.
     """
     folder = Path(folder)
-    inner = (path for path in folder.rglob("*") if path.is_dir())
     if study.tables:
         wanted = [study.tables.images]
     else:
         wanted = [place.folder.format(label=name) for place in study.places.values() for name in study.class_names]
-    for candidate in [folder, *sorted(inner, key=lambda path: (len(path.parts), path))]:
+    for candidate in _folders_shallowest_first(folder):
         if all((candidate / name).is_dir() for name in wanted):
             return candidate
-    present = {path.name for path in folder.rglob("*") if path.is_dir()}
     if study.tables:
         raise BadArchiveError(f"Images of {study.title!r} stand in a folder {wanted}. Received: {str(folder)!r}")
+    present = {path.name for path in _folders_shallowest_first(folder)}
     missing = [name for name in study.class_names if name not in present]
     raise BadArchiveError(
         f"Images of {study.title!r} stand in one folder per class: {wanted}. "
         f"Missing: {missing}. Received: {str(folder)!r}"
     )
+
+
+def _folders_shallowest_first(folder):
+    """A folder, then those inside; these are looked for only when the first is not the one that is wanted."""
+    yield folder
+    inner = (path for path in folder.rglob("*") if path.is_dir())
+    yield from sorted(inner, key=lambda path: (len(path.parts), path))
 
 
 def list_images(folder, study, *, tables_folder=None):

@@ -124,3 +124,8 @@ def test_unknown_model_is_answered_with_the_published_ones():
 def test_studies_cannot_be_changed_by_accident():
     with pytest.raises(FrozenInstanceError):
         studies.STUDIES["flowers"].image_size = 32
+
+
+def test_classes_in_words_have_no_underscore():
+    assert get_study("fashion_mnist").class_words[0] == "t shirt"
+    assert get_study("flowers").class_words == list(get_study("flowers").class_names)

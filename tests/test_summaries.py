@@ -332,3 +332,12 @@ def test_epochs_are_shares_of_the_first_models_epoch_by_source():
     assert shares["recorded"].tolist()[:2] == pytest.approx([1, 0.5])
     assert np.isnan(shares.loc["none", "recorded"])
     assert shares["this build"].isna().all()  # without the first model there is nothing to hold the others against
+
+
+def test_accuracies_stand_with_the_ends_of_their_intervals():
+    runs = {"a model": make_record(wrong=2), "another": make_record(wrong=5)}
+    table = summaries.accuracy_intervals(runs)
+    assert list(table.index) == ["a model", "another"]
+    assert table["accuracy"].tolist() == [0.8, 0.5]
+    for label, run in runs.items():
+        assert tuple(table.loc[label, ["low", "high"]]) == metrics.bootstrap_interval(run.y_true, run.y_prob)

@@ -88,6 +88,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "studies": ["get_study", "published_model", "published_numbers", "quote"],
         "sweeps": ["load_sweep"],
         "summaries": [
+            "accuracy_intervals",
             "calibrate",
             "compare_sources",
             "cost_table",

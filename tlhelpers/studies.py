@@ -127,6 +127,11 @@ class Study:
         return f"drawn {self.shows}" if self.drawn else f"photographs of {self.shows}"
 
     @property
+    def class_words(self):
+        """The classes in words, as figures and sentences call them."""
+        return [name.replace("_", " ") for name in self.class_names]
+
+    @property
     def num_classes(self):
         """How many classes there are."""
         return len(self.class_names)

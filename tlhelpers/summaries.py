@@ -262,6 +262,21 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
     return table
 
 
+def accuracy_intervals(runs):
+    """Test accuracy of some runs with its 95 % bootstrap interval over test pictures, as figures want it.
+
+    Args:
+        runs: dict from how a page calls a model to its Record.
+
+    Returns:
+        pandas.DataFrame of float, one row per run, with `accuracy`, `low` and `high`.
+    """
+    ends = {label: metrics.bootstrap_interval(run.y_true, run.y_prob) for label, run in runs.items()}
+    columns = {"accuracy": [run.metrics["accuracy"] for run in runs.values()]}
+    columns |= {name: [pair[at] for pair in ends.values()] for at, name in enumerate(("low", "high"))}
+    return pd.DataFrame(columns, index=list(runs))
+
+
 def epoch_shares(study, labels, recorded, runs):
     """The training time of an epoch as a share of the first model's, by source: seconds of one machine each.
 

@@ -551,3 +551,12 @@ def test_images_come_from_tensorflow_datasets_where_kaggle_fails_and_the_package
     }
     package.builder = lambda _: pytest.fail("exported a second time")
     assert prepare_images(weeds) == folder
+
+
+def test_download_with_another_checksum_is_no_missing_archive(monkeypatch):
+    def fetch(url, known_hash, **_):
+        raise ValueError(f"SHA256 hash of downloaded file does not match the known hash: {known_hash}")
+
+    monkeypatch.setattr(downloads.pooch, "retrieve", fetch)
+    with pytest.raises(BadArchiveError, match=r"has the SHA-256 3aede38d.*does not match"):
+        prepare_images(studies.get_study("fashion_mnist"))

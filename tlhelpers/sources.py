@@ -62,6 +62,8 @@ def find_archives(study):
         if study.kaggle and not all(found):
             return [_download_extracted(study)]
         found = [path or _download_archive(study, name) for path, name in zip(found, study.archives, strict=True)]
+    except BadArchiveError:
+        raise
     except Exception as error:  # kagglehub raises what its HTTP library raises
         raise MissingDataError(_how_to_provide(study, error)) from error
     for path, (name, checksum) in zip(found, study.archives.items(), strict=True):

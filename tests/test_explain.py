@@ -262,3 +262,37 @@ def test_no_query_has_no_neighbours():
 def test_there_are_no_more_neighbours_than_pictures(count):
     with pytest.raises(ValueError, match=f"between 1 and 3. Received: count={count}"):
         explain.nearest_neighbours(np.eye(3), np.eye(3), count)
+
+
+def small_norm_network(mean, variance):
+    """One BatchNormalization on the three colours, pretrained on pictures with that mean and variance."""
+    inputs = keras.Input((SIDE, SIDE, 3))
+    norm = layers.BatchNormalization(epsilon=0.0, name="norm")
+    model = keras.Model(inputs, norm(inputs))
+    norm.moving_mean.assign(np.full(3, mean))
+    norm.moving_variance.assign(np.full(3, variance))
+    return model
+
+
+def test_the_distance_of_a_domain_counts_its_shift_and_its_stretch_in_deviations_of_the_pretraining():
+    images = np.zeros((20, SIDE, SIDE, 3), np.float32)
+    images[10:] = 8.0  # mean 4, deviation 4, over two batches
+    distances = explain.domain_distance(small_norm_network(mean=1.0, variance=4.0), images)
+    assert list(distances.index) == ["norm"]
+    assert distances["norm"] == pytest.approx(np.hypot((4 - 1) / 2, 4 / 2 - 1))
+
+
+def test_pictures_of_the_pretraining_have_no_distance_and_others_have_some(backbone):
+    pretraining = draw_images(8, seed=1)
+    near, far = (explain.domain_distance(backbone, images) for images in (pretraining, pretraining // 4))
+    norms = [layer.name for layer in backbone.layers if isinstance(layer, layers.BatchNormalization)]
+    assert list(near.index) == norms
+    assert near.max() < 0.05
+    assert far.mean() > 5 * near.mean()
+
+
+def test_a_distance_needs_statistics_and_pictures(backbone, baseline):
+    with pytest.raises(ValueError, match="Received: 0 such layers, 5 images"):
+        explain.domain_distance(baseline, IMAGES)
+    with pytest.raises(ValueError, match="Received: 52 such layers, 0 images"):
+        explain.domain_distance(backbone, IMAGES[:0])

@@ -37,7 +37,7 @@ def test_the_recorded_models_are_those_of_the_careful_study():
 
 def test_the_case_studies_are_trained_with_the_recipes_of_the_flowers_on_photographs():
     cells = plans.plan_cases()
-    strategies = {"cats_dogs": ("frozen_linear", "full"), "fer2013": ("frozen_linear", "partial", "full")}
+    strategies = dict.fromkeys(("cats_dogs", "fer2013"), ("frozen_linear", "partial", "full"))
     assert {cell[:3] for cell in cells} == {
         (study, network, strategy)
         for study, several in strategies.items()
@@ -45,7 +45,7 @@ def test_the_case_studies_are_trained_with_the_recipes_of_the_flowers_on_photogr
         for strategy in several
     }
     for (study, network, strategy, seed), one in cells.items():
-        changes = plans.TINY_FACES if study == "fer2013" else {}
+        changes = plans.GENTLE if study == "fer2013" else {}
         assert one.recipe == replace(recipes.get_recipe(strategy), **changes)
         assert (one.study, one.network, one.seed) == (study, network, seed)
         assert (one.protocol, one.profile, one.evaluated_on) == ("careful", "full", "test")
@@ -67,6 +67,16 @@ def test_the_grid_of_sizes_shows_a_small_set_more_often():
     assert {size: cells["frozen", size].recipe.passes for size in (5, 20, 50, 200)} == {5: 10, 20: 2, 50: 1, 200: 1}
     assert len({experiment.recipe.epochs for (way, _), experiment in cells.items() if way == "from scratch"}) == 1
     assert all(experiment.per_class == size for (_, size), experiment in cells.items())
+
+
+def test_domains_are_compared_with_one_network_and_one_recipe_per_way():
+    cells = plans.plan_domains(profiles.FULL, "mobilenetv2_100", seed=1)
+    assert list(cells) == [(study, way) for study in plans.DOMAINS for way in ("frozen", "everything moves")]
+    for way in plans.DOMAIN_WAYS:
+        alike = {(one.network, one.recipe, one.per_class, one.seed) for (_, w), one in cells.items() if w == way}
+        assert len(alike) == 1
+    assert all(one.study == study for (study, _), one in cells.items())
+    assert {one.recipe.unfrozen for (_, way), one in cells.items() if way == "frozen"} == {None}
 
 
 def test_an_ablation_changes_what_its_name_says_and_nothing_else():

@@ -24,7 +24,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
         "garden": ["draw_flower", "draw_species"],
         "devices": ["describe_choices", "list_gpus", "prepare_device"],
-        "explain": ["embed_2d", "feature_maps", "grad_cam", "nearest_neighbours", "strongest_channels"],
+        "explain": [
+            "domain_distance",
+            "embed_2d",
+            "feature_maps",
+            "grad_cam",
+            "nearest_neighbours",
+            "strongest_channels",
+        ],
         "loaders": ["augment_image", "load_dataset", "read_images"],
         "manifest": ["build_manifest", "count_leaks", "load_manifest", "rows_of", "split_manifest"],
         "metrics": [
@@ -54,7 +61,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "split_backbone",
             "unfreeze",
         ],
-        "plans": ["plan_depths", "plan_sizes"],
+        "plans": ["plan_depths", "plan_domains", "plan_sizes"],
         "plotting": [
             "plot_bars",
             "plot_calibration",

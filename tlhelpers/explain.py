@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -92,6 +93,44 @@ def strongest_channels(feature_map, count):
     return np.argsort(-spread, kind="stable")[:count]
 
 
+def domain_distance(backbone, images):
+    """How unlike pictures are to those that a backbone was pretrained on, layer by layer.
+
+    Every `BatchNormalization` keeps the mean and the variance that each of its channels had during pretraining. What
+    the same channel gives for other pictures is held against them: the distance between the two normal distributions
+    (Fréchet's), in standard deviations of pretraining, as a root mean square over the channels of a layer. No picture
+    of the pretraining is needed. What the classes are plays no part.
+
+    Args:
+        backbone: keras.Model. From images in 0..255, with `BatchNormalization` as pretraining left it.
+        images: array `(n, height, width, 3)` in 0..255; a few hundred.
+
+    Returns:
+        pandas.Series of float, 0 or more, by the names of the layers, the one next to the picture first. Its mean is
+        one number for the backbone.
+
+    Raises:
+        ValueError: when the backbone has no `BatchNormalization`, or there is no image.
+
+    Source:
+        After Li et al. 2016, https://arxiv.org/abs/1603.04779, who find a domain in these statistics.
+    """
+    norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if not norms or len(images) == 0:
+        raise ValueError(
+            "A distance needs a backbone with BatchNormalization and at least one image. "
+            f"Received: {len(norms)} such layers, {len(images)} images"
+        )
+    network = keras.Model(backbone.inputs[0], [layer.input for layer in norms])
+    moments = [_Moments() for _ in norms]
+    for part in _batches(len(images)):
+        outputs = keras.tree.flatten(network(tf.convert_to_tensor(images[part], tf.float32), training=False))
+        for moment, output in zip(moments, outputs, strict=True):
+            moment.add(np.asarray(output, np.float64))
+    distances = [_distance(layer, moment) for layer, moment in zip(norms, moments, strict=True)]
+    return pd.Series(distances, index=[layer.name for layer in norms], name="distance")
+
+
 def embed_2d(features, *, seed):
     """A map of pictures in two dimensions that keeps neighbours together: t-SNE after PCA.
 
@@ -141,6 +180,38 @@ def nearest_neighbours(features, queries, count):
     index = NearestNeighbors(n_neighbors=count, metric="cosine").fit(features)
     distances, indices = index.kneighbors(queries)
     return indices, (1 - distances).astype(np.float32)
+
+
+class _Moments:
+    """Mean and variance of each channel, gathered batch by batch."""
+
+    def __init__(self):
+        self.count, self._sum, self._squares = 0, 0.0, 0.0
+
+    def add(self, values):
+        channels = values.reshape(-1, values.shape[-1])
+        self.count += len(channels)
+        self._sum += channels.sum(axis=0)
+        self._squares += (channels**2).sum(axis=0)
+
+    @property
+    def mean(self):
+        return self._sum / self.count
+
+    @property
+    def variance(self):
+        return np.maximum(self._squares / self.count - self.mean**2, 0)
+
+
+def _distance(layer, moments):
+    """Root mean square over channels of the distance between what a layer has seen and what it sees."""
+    mean = keras.ops.convert_to_numpy(layer.moving_mean)
+    # the layer divides so: channels that hardly vary count little
+    variances = keras.ops.convert_to_numpy(layer.moving_variance), moments.variance
+    before, now = (np.sqrt(variance + layer.epsilon) for variance in variances)
+    shift = (moments.mean - mean) / before
+    stretch = now / before - 1
+    return float(np.sqrt(np.mean(shift**2 + stretch**2)))
 
 
 def _heat(features, after, classes):

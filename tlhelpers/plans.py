@@ -19,13 +19,15 @@ SCRATCH_EPOCHS = 3  # for each epoch of a pretrained network, and fewer where it
 RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
 WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "everything moves": "full"}
+DOMAINS = ("flowers", "cats_dogs", "fashion_mnist", "deepweeds", "fer2013")
+DOMAIN_WAYS = ("frozen", "everything moves")
 
 # The case studies' recorded models: study, networks, strategies, and what their recipes have instead.
 CASE_NETWORKS = ("mobilenetv2_100", "efficientnetv2b0")
-TINY_FACES = {"train_size": 96, "test_size": 112, "read_size": 112, "augment": "light"}
+GENTLE = {"train_size": 96, "test_size": 112, "read_size": 112, "augment": "light"}  # for pictures without detail
 CASES = (
-    ("cats_dogs", CASE_NETWORKS, ("frozen_linear", "full"), {}),
-    ("fer2013", CASE_NETWORKS, ("frozen_linear", "partial", "full"), TINY_FACES),
+    ("cats_dogs", CASE_NETWORKS, ("frozen_linear", "partial", "full"), {}),
+    ("fer2013", CASE_NETWORKS, ("frozen_linear", "partial", "full"), GENTLE),
 )
 
 # What each variant of the recipe `full` has instead. The first is the recipe itself.
@@ -149,6 +151,35 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
     }
 
 
+def plan_domains(profile, network, *, protocol="careful", seed=0):
+    """The comparison of domains: every study with one backbone, frozen and moving, evaluated on validation.
+
+    Args:
+        profile: Profile. Its `domain_per_class` and `grid_epochs` are the comparison's.
+        network: str. A key of `models.BACKBONES`.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int.
+
+    Returns:
+        dict from a study and a way to train in words to an Experiment.
+    """
+    changes = {"frozen": {"train_size": GENTLE["test_size"]}, "everything moves": {"epochs": profile.grid_epochs}}
+    return {
+        (study, way): Experiment(
+            network,
+            replace(_small(WAYS[way], **GENTLE | changes[way]), strategy=f"domain-{WAYS[way]}"),
+            seed,
+            study=study,
+            protocol=protocol,
+            profile=profile.name,
+            per_class=profile.domain_per_class,
+            evaluated_on="validation",
+        )
+        for study in DOMAINS
+        for way in DOMAIN_WAYS
+    }
+
+
 def plan_ablations(seeds=ABLATION_SEEDS):
     """The recipe `full` with one ingredient changed at a time, at width 0.35, on all training photographs.
 
@@ -174,7 +205,7 @@ def over_folds(plan):
     """A plan for photographs, once for each of several folds.
 
     Args:
-        plan: Callable. `plan_depths` or `plan_sizes`.
+        plan: Callable. `plan_depths`, `plan_sizes` or `plan_domains`.
 
     Returns:
         dict from the plan's cells, each with a seed at its end, to an Experiment.

@@ -27,6 +27,7 @@ class Profile:
         grid_rates: tuple of float. The learning rates of that grid.
         grid_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the grid of sizes.
         grid_per_class: tuple of int. How many training images of each class, from few to many.
+        domain_per_class: int or None. Training images of each class in the comparison of domains; None means all.
         reason: str. Why this profile was chosen.
     """
 
@@ -47,6 +48,7 @@ class Profile:
     grid_rates: tuple
     grid_ways: tuple
     grid_per_class: tuple
+    domain_per_class: int | None
     reason: str = ""
 
     @property
@@ -73,6 +75,7 @@ FULL = Profile(
     grid_rates=(1e-4, 1e-3, 1e-2),
     grid_ways=("from scratch", "frozen", "everything moves"),
     grid_per_class=(5, 10, 20, 50, 100, 200),
+    domain_per_class=200,
 )
 POCKET = Profile(
     name="pocket",
@@ -92,6 +95,7 @@ POCKET = Profile(
     grid_rates=(1e-4, 1e-3, 1e-2),
     grid_ways=("from scratch", "frozen"),
     grid_per_class=(5, 15, 50),
+    domain_per_class=None,
 )
 SMOKE = replace(
     POCKET,

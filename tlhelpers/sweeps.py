@@ -34,6 +34,7 @@ SWEEPS = {
     "cases": Sweep(plans.plan_cases, "."),
     "depths": Sweep(partial(plans.over_folds, plans.plan_depths), "sweeps/depths"),
     "sizes": Sweep(partial(plans.over_folds, plans.plan_sizes), "sweeps/sizes"),
+    "domains": Sweep(partial(plans.over_folds, plans.plan_domains), "sweeps/domains"),
     "ablations": Sweep(plans.plan_ablations, "sweeps/ablations"),
 }
 

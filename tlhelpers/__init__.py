@@ -109,6 +109,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "summarise",
             "summarise_pooled",
         ],
+        "synthesis": ["check_conclusion", "domain_table", "separability", "studies_table"],
         "training": ["Resume", "extract_features", "predict_probabilities"],
     },
 )

@@ -80,15 +80,22 @@ def check_claims(study, protocol, *, runs=None, recorded=None):
         [run for place in places for run in records.load_records(study, folder=place, protocol=protocol)]
     )
     live = {model: [record] for model, record in (runs or {}).items()}
-    rows = {}
-    for claim in CLAIMS[study]:
-        measured, built = decide_claim(claim, chosen, stored), decide_claim(claim, chosen, live)
-        rows[claim.name] = {
+    return tabulate(
+        (claim, decide_claim(claim, chosen, stored), decide_claim(claim, chosen, live)) for claim in CLAIMS[study]
+    )
+
+
+def tabulate(decided):
+    """The table of `check_claims`, from tuples of a Claim and its Finding on recorded runs and on this build."""
+    rows = {
+        claim.name: {
             "claim": claim.sentence,
             "recorded": measured.verdict,
             "this build": built.verdict,
             "numbers": _choose_numbers(measured, built),
         }
+        for claim, measured, built in decided
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 

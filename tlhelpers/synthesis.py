@@ -1,0 +1,213 @@
+"""The synthesis: what all studies have left, side by side, and what the source concludes from them."""
+
+from functools import partial
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from tlhelpers import claims, plans, queries, records, studies, summaries, sweeps
+
+# The classifier alone, a part, everything: the first line of which all three have left records is taken.
+LADDERS = {
+    "flowers": [("mobilenetv2_100-frozen_linear", "mobilenetv2_100-partial", "mobilenetv2_100-full")],
+    "fashion_half": [("small_cnn-frozen", "small_cnn-partial", "small_cnn-full")],
+    "cats_dogs": [("mobilenetv2_100-frozen_linear", "mobilenetv2_100-partial", "mobilenetv2_100-full")],
+    "deepweeds": [("resnet50-frozen", "resnet50-partial", "resnet50-full")],
+    "fer2013": [
+        ("resnet18-frozen", "resnet18-partial", "resnet18-full"),
+        ("mobilenetv2_100-frozen_linear", "mobilenetv2_100-partial", "mobilenetv2_100-full"),
+    ],
+}
+IMBALANCED_STUDIES = ("deepweeds", "fer2013")
+# What a claim can ask for, in words that say what is missing.
+DOMAINS, FACES = "the comparison of domains", "three strategies of one network on faces"
+ALL_LADDERS, IMBALANCED = "three strategies of one network", "a classifier of imbalanced classes"
+WAYS = plans.DOMAIN_WAYS
+FEWEST_DOMAINS = 4  # of three, even a perfect order is chance in one of six cases
+CHANCE = 0.05  # how often an order as clear may come about by chance
+FLATTERY = 0.02  # accuracy above macro F1
+ROUNDING = 1e-9  # two orders with the same correlation need not give the same bits
+
+
+def separability(record):
+    """How well a model separates the classes: macro recall, so scaled that guessing gives 0 and perfection 1.
+
+    Args:
+        record: Record.
+
+    Returns:
+        float of at most 1. Comparable between studies with few classes and with many, balanced or not.
+    """
+    chance = 1 / record.y_prob.shape[1]
+    return (record.metrics["macro_recall"] - chance) / (1 - chance)
+
+
+def domain_table(runs):
+    """The comparison of domains: how far each is, and what one backbone makes of it, frozen and moving.
+
+    Args:
+        runs: dict from a study, a way of `plans.DOMAIN_WAYS` and, where there are several, a seed to a Record.
+
+    Returns:
+        pandas.DataFrame of float indexed by study, the nearest domain first, means over seeds: `distance`, see
+        `explain.domain_distance`; `frozen` and `moving`, see `separability`; `gain`, their difference; and `seeds`.
+        Studies without a record of each way are left out.
+    """
+    rows = {}
+    for study in plans.DOMAINS:
+        pairs = _pairs_of(runs, study)
+        if pairs:
+            frozen, moving = (np.mean([separability(pair[i]) for pair in pairs]) for i in (0, 1))
+            distance = np.mean([still.details["domain_distance"] for still, _ in pairs])
+            rows[study] = (distance, frozen, moving, moving - frozen, len(pairs))
+    columns = ["distance", "frozen", "moving", "gain", "seeds"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float).sort_values("distance")
+
+
+def studies_table(protocol, runs, *, recorded=None):
+    """All studies and all their models, from every source.
+
+    Args:
+        protocol: str. `"published"` or `"careful"`.
+        runs: dict from a study to a dict from `<network>-<strategy>` to this build's Record of it.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame of str, indexed by `study` (title) and `model` (the source's label, else its name), with the
+        columns `published`, `recorded`, `recorded macro F1`, `this build` and `macro F1`.
+    """
+    rows = {}
+    for study, live in runs.items():
+        found = records.load_records(study, folder=recorded, protocol=protocol)
+        published = studies.published_models(study)
+        summary, macro = summaries.summarise(found), summaries.summarise(found, "macro_f1")
+        for model in dict.fromkeys([*published, *(record.model for record in found), *live]):
+            built = live[model].metrics if model in live else None
+            rows[studies.get_study(study).title, published.get(model, {}).get("label", model)] = {
+                "published": studies.quote(study, model) if model in published else "–",
+                "recorded": summaries.describe_mean(summary, (protocol, model)),
+                "recorded macro F1": summaries.describe_mean(macro, (protocol, model), "–"),
+                "this build": f"{built['accuracy']:.1%}" if built else summaries.NOT_BUILT,
+                "macro F1": f"{built['macro_f1']:.1%}" if built else "–",
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["study", "model"])
+    return table
+
+
+def check_conclusion(protocol, *, runs=None, domains=None, recorded=None):
+    """Holds every sentence of the source's conclusion against the records of all studies.
+
+    Args:
+        protocol: str. `"published"` or `"careful"`.
+        runs: dict from a study to a dict from `<network>-<strategy>` to this build's Record of it, or None.
+        domains: dict. This build's runs of `plans.plan_domains`, or None.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+
+    Returns:
+        pandas.DataFrame, as from `claims.check_claims`.
+    """
+    stored = {study: records.load_records(study, folder=recorded, protocol=protocol) for study in LADDERS}
+    live = {study: list((runs or {}).get(study, {}).values()) for study in LADDERS}
+    compared = sweeps.load_sweep("domains") if protocol == "careful" and recorded is None else {}
+    evidence = gather_evidence(stored, compared), gather_evidence(live, domains or {})
+    return claims.tabulate(
+        (claim, *(claims.decide_claim(claim, None, one) for one in evidence)) for claim in CONCLUSION
+    )
+
+
+def gather_evidence(found, domains):
+    """What the conclusion is held against.
+
+    Args:
+        found: dict from a study to a list of Record, all of one protocol.
+        domains: dict. Runs of `plans.plan_domains`.
+
+    Returns:
+        dict from what a claim of `CONCLUSION` asks for: the rows of `domain_table` by study, and ladders: by study,
+        three lists of Record, the classifier alone, a part, everything.
+    """
+    ladders = {study: ladder for study in LADDERS if (ladder := _ladder_of(study, found[study]))}
+    return {
+        DOMAINS: domain_table(domains).to_dict("index"),
+        ALL_LADDERS: ladders,
+        IMBALANCED: {study: ladders[study] for study in IMBALANCED_STUDIES if study in ladders},
+        FACES: ladders.get("fer2013"),
+    }
+
+
+def goes_with_distance(_, domains, *, measure, sign):
+    """A column of `domain_table` rises (sign 1) or falls (sign -1) from near domains to far ones: Spearman's rank
+    correlation, with the share of all orders of the domains that are as clear.
+    """
+    if len(domains) < FEWEST_DOMAINS:
+        raise queries.NotTestableError(f"{len(domains)} domains make no order: {FEWEST_DOMAINS} are the fewest")
+    distance, values = ([row[name] for row in domains.values()] for name in ("distance", measure))
+    correlation = spearmanr(distance, values).statistic
+    others = [spearmanr(order, values).statistic for order in permutations(distance)]
+    chance = np.mean([sign * other >= sign * correlation - ROUNDING for other in others])
+    described = ", ".join(f"{study} {row['distance']:.2f}: {row[measure]:.1%}" for study, row in domains.items())
+    numbers = f"rank correlation {correlation:+.2f} over {len(domains)} domains, by chance in {chance:.0%}: {described}"
+    return bool(chance <= CHANCE), numbers
+
+
+def each_step_pays(_, ladder):
+    """A part that moves is more accurate than the classifier alone, and everything more accurate than a part."""
+    frozen, part, everything = ladder
+    steps = [queries.is_more_accurate(None, *pair) for pair in ((frozen, part), (part, everything))]
+    return all(holds for holds, _ in steps), "; ".join(numbers for _, numbers in steps)
+
+
+def accuracy_flatters(_, ladders):
+    """Accuracy lies above macro F1 in every imbalanced study, classifier alone."""
+    found = {study: queries.accuracy_flatters(None, ladder[0], by=FLATTERY) for study, ladder in ladders.items()}
+    return all(holds for holds, _ in found.values()), "; ".join(
+        f"{study}: {text}" for study, (_, text) in found.items()
+    )
+
+
+def part_is_often_best(_, ladders):
+    """In more than half of the studies a part that moves is the best value, see `queries.is_best_value`."""
+    found = {}
+    for study, ladder in ladders.items():
+        try:
+            found[study] = queries.is_best_value(None, *ladder)[0]
+        except queries.NotTestableError:
+            continue  # seconds of several machines
+    if not found:
+        raise queries.NotTestableError("the seconds of every study are of several machines")
+    best = [study for study, holds in found.items() if holds]
+    return len(best) > len(found) / 2, f"{len(best)} of {len(found)} studies: {', '.join(best) or 'none'}"
+
+
+def _pairs_of(runs, study):
+    """The runs of a study, frozen and moving, of each seed that has both."""
+    still, moves = ({cell[2:]: run for cell, run in runs.items() if cell[:2] == (study, way)} for way in WAYS)
+    return [(still[seed], moves[seed]) for seed in still if seed in moves]
+
+
+def _ladder_of(study, found):
+    for models in LADDERS[study]:
+        ladder = [[record for record in found if record.model == model] for model in models]
+        if all(ladder):
+            return ladder
+    return None
+
+
+# fmt: off
+CONCLUSION = (
+    claims.Claim("near-works-better", "Transfer works as well as the domains are close: frozen features separate best "
+                 "what is nearest.",
+                 (DOMAINS,), partial(goes_with_distance, measure="frozen", sign=-1)),
+    claims.Claim("far-gains-more", "The farther the domain, the more is gained by letting the backbone move.",
+                 (DOMAINS,), partial(goes_with_distance, measure="gain", sign=1)),
+    claims.Claim("steps-pay", "For complex meanings such as expressions, each step of unfreezing pays.",
+                 (FACES,), each_step_pays),
+    claims.Claim("macro-needed", "Where classes are imbalanced, accuracy flatters and macro averages are needed.",
+                 (IMBALANCED,), accuracy_flatters),
+    claims.Claim("part-often-best", "Moving a part is often the best value: nearly as accurate as all, in less time.",
+                 (ALL_LADDERS,), part_is_often_best),
+)
+# fmt: on

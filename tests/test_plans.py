@@ -72,7 +72,7 @@ def test_the_grid_of_sizes_shows_a_small_set_more_often():
 def test_domains_are_compared_with_one_network_and_one_recipe_per_way():
     cells = plans.plan_domains(profiles.FULL, "mobilenetv2_100", seed=1)
     assert list(cells) == [(study, way) for study in plans.DOMAINS for way in ("frozen", "everything moves")]
-    for way in plans.DOMAIN_WAYS:
+    for way in profiles.FULL.domain_ways:
         alike = {(one.network, one.recipe, one.per_class, one.seed) for (_, w), one in cells.items() if w == way}
         assert len(alike) == 1
     assert all(one.study == study for (study, _), one in cells.items())

@@ -27,7 +27,7 @@ def make_domains(rows):
     return {
         (study, way): domain_run(wrong, distance=distance if way == "frozen" else None)
         for study, (distance, *shares) in rows.items()
-        for way, wrong in zip(plans.DOMAIN_WAYS, shares, strict=True)
+        for way, wrong in zip(synthesis.WAYS, shares, strict=True)
     }
 
 
@@ -56,17 +56,26 @@ def test_domains_stand_in_the_order_of_their_distance_with_what_moving_gains():
     )
 
 
-def test_only_seeds_with_both_ways_count_in_the_comparison_of_domains():
-    still, moves = plans.DOMAIN_WAYS
+def test_what_moving_gains_is_counted_on_the_seeds_of_both_ways():
+    still, moves = synthesis.WAYS
     runs = {
         ("flowers", still, 0): domain_run(0.4, distance=0.2),
         ("flowers", moves, 0): domain_run(0.0),
-        ("flowers", still, 1): domain_run(0.8, distance=0.9, seed=1),
+        ("flowers", still, 1): domain_run(0.8, distance=0.4, seed=1),
         ("cats_dogs", moves, 0): domain_run(0.0),
     }
     table = synthesis.domain_table(runs)
     assert list(table.index) == ["flowers"]
-    assert table.loc["flowers", ["distance", "frozen", "seeds"]].tolist() == pytest.approx([0.2, 0.5, 1])
+    assert table.loc["flowers"].tolist() == pytest.approx([0.3, 0.25, 1.0, 0.5, 2])
+
+
+def test_where_nothing_moves_there_is_a_distance_and_no_gain():
+    table = synthesis.domain_table({("flowers", synthesis.WAYS[0]): domain_run(0.4, distance=0.2)})
+    assert table.loc["flowers", ["distance", "frozen"]].tolist() == pytest.approx([0.2, 0.5])
+    assert table[["moving", "gain"]].isna().all(axis=None)
+    rows = dict.fromkeys("abcd", table.to_dict("index")["flowers"])
+    with pytest.raises(queries.NotTestableError, match="no backbone moves"):
+        synthesis.goes_with_distance(None, rows, measure="gain", sign=1)
 
 
 def test_no_run_makes_an_empty_comparison_of_domains():

@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 BATCH = 16
+STATISTICS_BATCH = 64  # no gradient, and each layer's output is needed once
 PCA_DIMENSIONS = 50
 PERPLEXITY = 30
 
@@ -123,7 +124,7 @@ def domain_distance(backbone, images):
         )
     network = keras.Model(backbone.inputs[0], [layer.input for layer in norms])
     moments = [_Moments() for _ in norms]
-    for part in _batches(len(images)):
+    for part in _batches(len(images), STATISTICS_BATCH):
         outputs = keras.tree.flatten(network(tf.convert_to_tensor(images[part], tf.float32), training=False))
         for moment, output in zip(moments, outputs, strict=True):
             moment.add(np.asarray(output, np.float64))
@@ -257,5 +258,5 @@ def _find_map(model, name):
     return layer
 
 
-def _batches(count):
-    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
+def _batches(count, size=BATCH):
+    return [slice(start, start + size) for start in range(0, count, size)]

@@ -20,7 +20,6 @@ RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
 WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "everything moves": "full"}
 DOMAINS = ("flowers", "cats_dogs", "fashion_mnist", "deepweeds", "fer2013")
-DOMAIN_WAYS = ("frozen", "everything moves")
 
 # The case studies' recorded models: study, networks, strategies, and what their recipes have instead.
 CASE_NETWORKS = ("mobilenetv2_100", "efficientnetv2b0")
@@ -152,10 +151,10 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
 
 
 def plan_domains(profile, network, *, protocol="careful", seed=0):
-    """The comparison of domains: every study with one backbone, frozen and moving, evaluated on validation.
+    """The comparison of domains: every study with one backbone, frozen or moving, evaluated on validation.
 
     Args:
-        profile: Profile. Its `domain_per_class` and `grid_epochs` are the comparison's.
+        profile: Profile. Its `domain_ways`, `domain_per_class` and `grid_epochs` are the comparison's.
         network: str. A key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -176,7 +175,7 @@ def plan_domains(profile, network, *, protocol="careful", seed=0):
             evaluated_on="validation",
         )
         for study in DOMAINS
-        for way in DOMAIN_WAYS
+        for way in profile.domain_ways
     }
 
 

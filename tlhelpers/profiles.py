@@ -27,6 +27,7 @@ class Profile:
         grid_rates: tuple of float. The learning rates of that grid.
         grid_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the grid of sizes.
         grid_per_class: tuple of int. How many training images of each class, from few to many.
+        domain_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the comparison of domains.
         domain_per_class: int or None. Training images of each class in the comparison of domains; None means all.
         reason: str. Why this profile was chosen.
     """
@@ -48,6 +49,7 @@ class Profile:
     grid_rates: tuple
     grid_ways: tuple
     grid_per_class: tuple
+    domain_ways: tuple
     domain_per_class: int | None
     reason: str = ""
 
@@ -75,6 +77,7 @@ FULL = Profile(
     grid_rates=(1e-4, 1e-3, 1e-2),
     grid_ways=("from scratch", "frozen", "everything moves"),
     grid_per_class=(5, 10, 20, 50, 100, 200),
+    domain_ways=("frozen", "everything moves"),
     domain_per_class=200,
 )
 POCKET = Profile(
@@ -88,13 +91,14 @@ POCKET = Profile(
     unfrozen=118,  # from block 4 on
     fine_tuning_epochs=30,
     fine_tuning_rate=5e-4,
-    case_epochs=20,
+    case_epochs=16,
     case_per_class=20,
     grid_epochs=4,
     grid_depths=("last 6 layers", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
     grid_ways=("from scratch", "frozen"),
     grid_per_class=(5, 15, 50),
+    domain_ways=("frozen",),
     domain_per_class=None,
 )
 SMOKE = replace(

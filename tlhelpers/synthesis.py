@@ -24,7 +24,7 @@ IMBALANCED_STUDIES = ("deepweeds", "fer2013")
 # What a claim can ask for, in words that say what is missing.
 DOMAINS, FACES = "the comparison of domains", "three strategies of one network on faces"
 ALL_LADDERS, IMBALANCED = "three strategies of one network", "a classifier of imbalanced classes"
-WAYS = plans.DOMAIN_WAYS
+WAYS = ("frozen", "everything moves")
 FEWEST_DOMAINS = 4  # of three, even a perfect order is chance in one of six cases
 CHANCE = 0.05  # how often an order as clear may come about by chance
 FLATTERY = 0.02  # accuracy above macro F1
@@ -48,20 +48,26 @@ def domain_table(runs):
     """The comparison of domains: how far each is, and what one backbone makes of it, frozen and moving.
 
     Args:
-        runs: dict from a study, a way of `plans.DOMAIN_WAYS` and, where there are several, a seed to a Record.
+        runs: dict from a study, a way of `plans.WAYS` and, where there are several, a seed to a Record.
 
     Returns:
-        pandas.DataFrame of float indexed by study, the nearest domain first, means over seeds: `distance`, see
-        `explain.domain_distance`; `frozen` and `moving`, see `separability`; `gain`, their difference; and `seeds`.
-        Studies without a record of each way are left out.
+        pandas.DataFrame of float indexed by study, the nearest domain first, means over the seeds of the frozen
+        backbone: `distance`, see `explain.domain_distance`; `frozen` and `moving`, see `separability`; `gain`, their
+        difference on the seeds of both; and `seeds`. NaN where nothing moves.
     """
     rows = {}
     for study in plans.DOMAINS:
-        pairs = _pairs_of(runs, study)
-        if pairs:
-            frozen, moving = (np.mean([separability(pair[i]) for pair in pairs]) for i in (0, 1))
-            distance = np.mean([still.details["domain_distance"] for still, _ in pairs])
-            rows[study] = (distance, frozen, moving, moving - frozen, len(pairs))
+        still, moves = ({cell[2:]: run for cell, run in runs.items() if cell[:2] == (study, way)} for way in WAYS)
+        if not still:
+            continue
+        gains = [separability(moves[seed]) - separability(still[seed]) for seed in still if seed in moves]
+        rows[study] = {
+            "distance": _mean(run.details["domain_distance"] for run in still.values()),
+            "frozen": _mean(map(separability, still.values())),
+            "moving": _mean(map(separability, moves.values())),
+            "gain": _mean(gains),
+            "seeds": len(still),
+        }
     columns = ["distance", "frozen", "moving", "gain", "seeds"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float).sort_values("distance")
 
@@ -145,6 +151,8 @@ def goes_with_distance(_, domains, *, measure, sign):
     if len(domains) < FEWEST_DOMAINS:
         raise queries.NotTestableError(f"{len(domains)} domains make no order: {FEWEST_DOMAINS} are the fewest")
     distance, values = ([row[name] for row in domains.values()] for name in ("distance", measure))
+    if np.isnan(values).any():
+        raise queries.NotTestableError("no backbone moves in the comparison of domains")
     correlation = spearmanr(distance, values).statistic
     others = [spearmanr(order, values).statistic for order in permutations(distance)]
     chance = np.mean([sign * other >= sign * correlation - ROUNDING for other in others])
@@ -182,10 +190,9 @@ def part_is_often_best(_, ladders):
     return len(best) > len(found) / 2, f"{len(best)} of {len(found)} studies: {', '.join(best) or 'none'}"
 
 
-def _pairs_of(runs, study):
-    """The runs of a study, frozen and moving, of each seed that has both."""
-    still, moves = ({cell[2:]: run for cell, run in runs.items() if cell[:2] == (study, way)} for way in WAYS)
-    return [(still[seed], moves[seed]) for seed in still if seed in moves]
+def _mean(values):
+    values = list(values)
+    return float(np.mean(values)) if values else np.nan
 
 
 def _ladder_of(study, found):

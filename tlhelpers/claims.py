@@ -76,9 +76,7 @@ def check_claims(study, protocol, *, runs=None, recorded=None):
     chosen = _check_arguments(study, protocol, runs or {})
     folder = Path(recorded or settings.records_folder())
     places = (folder, folder / sweeps.SWEEPS["depths"].place)
-    stored = _by_model(
-        [run for place in places for run in records.load_records(study, folder=place, protocol=protocol)]
-    )
+    stored = by_model([run for place in places for run in records.load_records(study, folder=place, protocol=protocol)])
     live = {model: [record] for model, record in (runs or {}).items()}
     return tabulate(
         (claim, decide_claim(claim, chosen, stored), decide_claim(claim, chosen, live)) for claim in CLAIMS[study]
@@ -130,8 +128,9 @@ def _check_arguments(study, protocol, runs):
     return studies.get_study(study)
 
 
-def _by_model(found):
-    return {model: [run for run in found if run.model == model] for model in {run.model for run in found}}
+def by_model(found):
+    """Some records by model: dict from `<network>-<strategy>` to a list of Record, in the order of `found`."""
+    return {model: [run for run in found if run.model == model] for model in dict.fromkeys(run.model for run in found)}
 
 
 def _choose_numbers(measured, built):

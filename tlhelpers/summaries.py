@@ -193,7 +193,7 @@ def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=No
             key = (protocol, model)
             rows[protocol, row["label"]] = {
                 "published": studies.quote(study, model),
-                "recorded": describe_mean(recorded_summary, key),
+                "recorded": _cell(recorded_summary, key),
                 "this build": live_summary.get(key, NOT_BUILT),
             }
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -253,7 +253,7 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
         rows[label, "published"] = nothing | quoted
         rows[label, "recorded"] = nothing | {"accuracy": NO_RECORD}
         if of_model:
-            rows[label, "recorded"] = {metric: describe_mean(summarise(of_model, metric), key) for metric in MACRO}
+            rows[label, "recorded"] = {metric: _cell(summarise(of_model, metric), key) for metric in MACRO}
         rows[label, "this build"] = nothing | {"accuracy": NOT_BUILT}
         if model in runs:
             rows[label, "this build"] = {metric: f"{runs[model].metrics[metric]:.1%}" for metric in MACRO}
@@ -318,7 +318,7 @@ def describe_recorded(study, protocol, model, *, folder=None):
         str. `"no recorded run yet"` when there is none.
     """
     summary = summarise(load_records(study, folder=folder, protocol=protocol, model=model))
-    return describe_mean(summary, (protocol, model), NO_RECORD)
+    return _cell(summary, (protocol, model), NO_RECORD)
 
 
 def describe_conditions(records):
@@ -332,8 +332,7 @@ def describe_conditions(records):
     return f"{'; '.join(hardware)}; {'; '.join(versions)}; {span}"
 
 
-def describe_mean(summary, key, otherwise=NO_RECORD):
-    """A row of `summarise` as a cell of a table: mean ± interval over seeds, or what stands there without a row."""
+def _cell(summary, key, otherwise=NO_RECORD):
     if key not in summary.index:
         return otherwise
     row = summary.loc[key]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from tlhelpers import claims, plans, queries, records, studies, summaries, sweeps
+from tlhelpers import claims, metrics, plans, queries, records, studies, summaries, sweeps
 
 # The classifier alone, a part, everything: the first line of which all three have left records is taken.
 LADDERS = {
@@ -82,21 +82,18 @@ def studies_table(protocol, runs, *, recorded=None):
 
     Returns:
         pandas.DataFrame of str, indexed by `study` (title) and `model` (the source's label, else its name), with the
-        columns `published`, `recorded`, `recorded macro F1`, `this build` and `macro F1`.
+        columns `published`, `recorded` (mean ± 95 % interval), `seeds` (how many), `macro F1` (recorded, mean) and
+        `this build`; all of accuracy but `macro F1`.
     """
     rows = {}
     for study, live in runs.items():
-        found = records.load_records(study, folder=recorded, protocol=protocol)
+        found = claims.by_model(records.load_records(study, folder=recorded, protocol=protocol))
         published = studies.published_models(study)
-        summary, macro = summaries.summarise(found), summaries.summarise(found, "macro_f1")
-        for model in dict.fromkeys([*published, *(record.model for record in found), *live]):
-            built = live[model].metrics if model in live else None
+        for model in dict.fromkeys([*published, *found, *live]):
             rows[studies.get_study(study).title, published.get(model, {}).get("label", model)] = {
                 "published": studies.quote(study, model) if model in published else "–",
-                "recorded": summaries.describe_mean(summary, (protocol, model)),
-                "recorded macro F1": summaries.describe_mean(macro, (protocol, model), "–"),
-                "this build": f"{built['accuracy']:.1%}" if built else summaries.NOT_BUILT,
-                "macro F1": f"{built['macro_f1']:.1%}" if built else "–",
+                **_recorded_cells(found.get(model, [])),
+                "this build": f"{live[model].metrics['accuracy']:.1%}" if model in live else "–",
             }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["study", "model"])
@@ -115,8 +112,10 @@ def check_conclusion(protocol, *, runs=None, domains=None, recorded=None):
     Returns:
         pandas.DataFrame, as from `claims.check_claims`.
     """
-    stored = {study: records.load_records(study, folder=recorded, protocol=protocol) for study in LADDERS}
-    live = {study: list((runs or {}).get(study, {}).values()) for study in LADDERS}
+    stored = {
+        study: claims.by_model(records.load_records(study, folder=recorded, protocol=protocol)) for study in LADDERS
+    }
+    live = {study: {m: [run] for m, run in (runs or {}).get(study, {}).items()} for study in LADDERS}
     compared = sweeps.load_sweep("domains") if protocol == "careful" and recorded is None else {}
     evidence = gather_evidence(stored, compared), gather_evidence(live, domains or {})
     return claims.tabulate(
@@ -128,7 +127,8 @@ def gather_evidence(found, domains):
     """What the conclusion is held against.
 
     Args:
-        found: dict from a study to a list of Record, all of one protocol.
+        found: dict from a study to a dict from `<network>-<strategy>`, as the source calls it, to a list of Record; all
+            of one protocol.
         domains: dict. Runs of `plans.plan_domains`.
 
     Returns:
@@ -190,6 +190,15 @@ def part_is_often_best(_, ladders):
     return len(best) > len(found) / 2, f"{len(best)} of {len(found)} studies: {', '.join(best) or 'none'}"
 
 
+def _recorded_cells(found):
+    if not found:
+        return {"recorded": summaries.NO_RECORD, "seeds": "–", "macro F1": "–"}
+    accuracy, half_width = metrics.mean_interval([record.metrics["accuracy"] for record in found])
+    interval = "" if np.isnan(half_width) else f" ± {half_width * 100:.1f}"
+    macro = _mean(record.metrics["macro_f1"] for record in found)
+    return {"recorded": f"{accuracy:.1%}{interval}", "seeds": str(len(found)), "macro F1": f"{macro:.1%}"}
+
+
 def _mean(values):
     values = list(values)
     return float(np.mean(values)) if values else np.nan
@@ -197,9 +206,8 @@ def _mean(values):
 
 def _ladder_of(study, found):
     for models in LADDERS[study]:
-        ladder = [[record for record in found if record.model == model] for model in models]
-        if all(ladder):
-            return ladder
+        if all(found.get(model) for model in models):
+            return [found[model] for model in models]
     return None
 
 

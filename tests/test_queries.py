@@ -9,6 +9,7 @@ from builders import (
     BASELINE_ERRORS,
     FROZEN_ERRORS,
     GPU,
+    HARDWARE,
     OVERFITTING,
     SMOOTH,
     STUDY,
@@ -240,6 +241,14 @@ def test_models_without_common_test_pictures_are_not_compared(query, change):
 def test_a_model_without_errors_has_no_confidence_in_them(model):
     world = make_world({model: {"errors": {}}}, (FROZEN, LAST6))
     assert refuse(queries.is_less_sure_when_wrong, *world.values()) == "one of the models is always right, or never"
+
+
+def test_the_cost_of_a_part_is_counted_in_core_seconds_where_records_have_them():
+    cores = {PARTIAL: 300.0, FULL: 250.0}  # a busy machine made the wall clock say the opposite
+    changes = {model: {"hardware": HARDWARE, "details": {"core_seconds": value}} for model, value in cores.items()}
+    holds, numbers = ask(queries.is_best_value, LAST6, PARTIAL, FULL, changes=changes)
+    assert not holds
+    assert numbers.endswith("300 against 250 seconds of a core or GPU")
 
 
 def test_seconds_of_different_machines_do_not_compare():

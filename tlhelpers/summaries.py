@@ -164,7 +164,7 @@ def cost_table(records):
             "trainable": r.parameters["trainable"],
             "seconds": sum(r.seconds.values()),
             "images_per_second": _images_per_second(r),
-            "device_seconds": _device_seconds(r),
+            "device_seconds": device_seconds(r),
         }
         for r in records
     ]
@@ -367,7 +367,8 @@ def _images_per_second(record):
     return record.counts["train"] * len(record.history.get("loss", ())) / seconds
 
 
-def _device_seconds(record):
+def device_seconds(record):
+    """What a record's training cost: core seconds where a CPU run has them, else seconds times CPU cores or GPUs."""
     if _unit(record) == "CPU cores" and "core_seconds" in record.details:
         return record.details["core_seconds"]
     return sum(record.seconds.values()) * record.hardware["count"]

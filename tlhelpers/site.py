@@ -1,17 +1,33 @@
-"""A Sphinx extension: keeps off the pages what jupyter-book adds to every book and this one does not use."""
+"""A Sphinx extension that gives the pages of jupyter-book their last touch: nothing unused, and true names for all."""
 
 UNUSED = "thebe"  # runs cells on a server elsewhere; its script, added twice, fails on every page
 
+# What screen readers are told wrongly, and what they should be told.
+CORRECTIONS = {
+    '<summary aria-label="Toggle hidden content">': "<summary>",  # its text says more
+    '<div role="list" class="citation-list">': '<div class="citation-list">',  # its parts are no list items
+    ' role="doc-biblioentry"': "",  # a role that is no longer used
+}
 
-def leave_out_unused(app, pagename, templatename, context, doctree):
-    """Takes scripts of the unused extension off a page before it is written; Sphinx calls it for every page."""
+
+def finish_page(app, pagename, templatename, context, doctree):
+    """Takes unused scripts off a page and corrects its roles and labels; Sphinx calls it for every page."""
     scripts = context.get("script_files", [])
     scripts[:] = [script for script in scripts if not _is_unused(script)]
+    if "body" in context:
+        context["body"] = correct_roles(context["body"])
+
+
+def correct_roles(body):
+    """A page's HTML, str, with the corrections of `CORRECTIONS`."""
+    for wrong, right in CORRECTIONS.items():
+        body = body.replace(wrong, right)
+    return body
 
 
 def setup(app):
     """Registers the extension with Sphinx."""
-    app.connect("html-page-context", leave_out_unused, priority=900)  # after all who add to a page
+    app.connect("html-page-context", finish_page, priority=900)  # after all who add to a page
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

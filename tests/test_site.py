@@ -18,6 +18,11 @@ def test_scripts_of_the_unused_extension_are_left_out_and_others_stay():
     assert finish(script_files=[unused[0], kept[0], unused[1], kept[1]])["script_files"] == kept
 
 
+def test_what_a_page_embeds_is_not_searched_for_the_unused_extension():
+    state = [_JavaScript("", type="application/json", body='{"image": "ThEbE…", "text": "const THEBE_JS_URL"}')]
+    assert finish(script_files=list(state))["script_files"] == state
+
+
 def test_a_page_without_scripts_and_text_stays_as_it_is():
     assert finish() == {}
 

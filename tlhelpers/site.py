@@ -1,6 +1,8 @@
 """A Sphinx extension that gives the pages of jupyter-book their last touch: nothing unused, and true names for all."""
 
-UNUSED = "thebe"  # runs cells on a server elsewhere; its script, added twice, fails on every page
+# Beginnings of what the extension sphinx-thebe adds, which runs cells on a server elsewhere: its settings come twice
+# and fail the second time.
+UNUSED_FILE, UNUSED_BODY = "_static/sphinx-thebe.js", "const THEBE_JS_URL"
 
 # What screen readers are told wrongly, and what they should be told.
 CORRECTIONS = {
@@ -32,4 +34,6 @@ def setup(app):
 
 
 def _is_unused(script):
-    return UNUSED in f"{script.filename} {script.attributes.get('body', '')}".lower()
+    if script.filename:
+        return str(script.filename).startswith(UNUSED_FILE)
+    return script.attributes.get("body", "").startswith(UNUSED_BODY)

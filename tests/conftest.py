@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from PIL import Image
+from smoke_book import build_pages, execute_chapters
 
 from tlhelpers import garden, queries, studies
 
@@ -144,3 +145,21 @@ def website(monkeypatch):
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def surroundings(tmp_path_factory):
+    """The folder below which the chapters are executed for the tests."""
+    return tmp_path_factory.mktemp("book")
+
+
+@pytest.fixture(scope="session")
+def executed(surroundings):
+    """All chapters, executed in order with the smoke profile."""
+    return execute_chapters(surroundings)
+
+
+@pytest.fixture(scope="session")
+def site(executed, surroundings):
+    """The folder of the built site."""
+    return build_pages(surroundings).parent

@@ -11,15 +11,14 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from smoke_book import CHAPTERS, PARAMETERS, environment_of
 
 from tlhelpers import build, plans, profiles, records, settings
 
 pytestmark = pytest.mark.timeout(2400)  # the first slow test executes every chapter
-CHAPTERS = build.list_chapters()
 LONGEST_CELL = 15
 CHECKED = "nbval-check-output"
 EXPECTED = Path(__file__).with_name("expected_outputs.json")
-PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
 
 
 def read(chapter):
@@ -103,36 +102,6 @@ def test_the_run_by_hand_has_the_sizes_of_the_grid_beside_it():
     assert f"TRAIN_SIZE, TEST_SIZE, PER_CLASS = {sizes}\n" in code
 
 
-def environment_of(folder):
-    """What the environment says while the chapters are executed below a folder."""
-    places = {f"TLHELPERS_{name}": str(folder / name.lower()) for name in ("HOME", "RUNS", "MODELS")}
-    return places | {"TLHELPERS_PROFILE": PARAMETERS["PROFILE"]}
-
-
-@pytest.fixture(scope="module")
-def surroundings(tmp_path_factory):
-    """An empty cache and an empty runs folder: all there is are the drawings and the embedded backbone."""
-    folder = tmp_path_factory.mktemp("book")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment_of(folder).items():
-            patch.setenv(name, value)
-        patch.setattr(build, "BUILD_FOLDER", folder / "_build")
-        patch.setattr(build, "STAGING_FOLDER", folder / "_build" / "source")
-        patch.setattr(build, "OUTPUT_FOLDER", folder)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def executed(surroundings):
-    """All chapters, executed in order with the smoke profile."""
-    notebooks = {}
-    for chapter in CHAPTERS:
-        destination = build.STAGING_FOLDER / chapter
-        build.execute_chapter(settings.PROJECT_FOLDER / chapter, destination, PARAMETERS)
-        notebooks[chapter] = nbformat.read(destination, as_version=4)
-    return notebooks
-
-
 def outputs_of(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
@@ -213,16 +182,13 @@ def as_output(facts, count):
 
 
 @pytest.mark.slow
-def test_site_builds_without_a_warning_and_shows_the_glued_numbers(executed, surroundings):
-    build.stage_source(CHAPTERS)
-    first = build.build_site()
-    assert first.is_file()
-    page = (surroundings / "_build" / "html" / "book" / "03_baseline_cnn.html").read_text(encoding="utf-8")
+def test_site_builds_without_a_warning_and_shows_the_glued_numbers(site, surroundings):
+    page = (site / "book" / "03_baseline_cnn.html").read_text(encoding="utf-8")
     record = records.load_records("flowers", folder=surroundings / "runs", model="baseline_cnn-scratch")[0]
     assert f"{record.metrics['accuracy']:.1%}" in page
     assert "run-badge" in page
     assert "glue:text" not in page
-    pages = {page.name: page.read_text(encoding="utf-8") for page in first.parent.rglob("*.html")}
+    pages = {page.name: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
     outside = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+\.(?:js|css|png|svg|woff2?)\b')
     assert [name for name, text in pages.items() if outside.search(text)] == []
 

@@ -10,3 +10,60 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 });
+
+/* What scrolls sideways can be scrolled with the keyboard too: it takes the focus as long as it overflows. */
+const SCROLLING = ".bd-article :is(table, pre, .text_html, div.math, .widget-html-content)";
+
+function letKeysScroll() {
+  for (const box of document.querySelectorAll(SCROLLING)) {
+    if (box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible") {
+      box.tabIndex = 0;
+    } else {
+      box.removeAttribute("tabindex");
+    }
+  }
+}
+addEventListener("load", letKeysScroll);
+addEventListener("resize", letKeysScroll);
+document.addEventListener("toggle", letKeysScroll, true);
+
+/* Widgets are drawn without a kernel, by a program of the site's own that is loaded when the first comes near. */
+const WIDGETS = 'script[type="application/vnd.jupyter.widget-view+json"]';
+const RENDERER = new URL("widgets/embed.js", document.currentScript.src);
+
+function drawWidgets() {
+  const script = document.createElement("script");
+  script.src = RENDERER;
+  script.addEventListener("load", () => dispatchEvent(new Event("load"))); // what it waits for is long past
+  document.head.append(script);
+}
+
+/* A slider is called by its label and says the words it stands on; a pane that changes is read out. */
+function nameWidgets() {
+  for (const slider of document.querySelectorAll(".widget-hslider")) {
+    const handle = slider.querySelector(".noUi-handle");
+    if (handle) {
+      handle.ariaLabel = slider.querySelector(".widget-label").textContent;
+      handle.ariaValueText = slider.querySelector(".widget-readout").textContent;
+    }
+  }
+  for (const pane of document.querySelectorAll(".widget-vbox > .widget-box")) {
+    pane.ariaLive = "polite";
+  }
+  letKeysScroll();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  const boxes = [...document.querySelectorAll(WIDGETS)].map((view) => view.parentElement);
+  const watcher = new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting)) {
+      watcher.disconnect();
+      drawWidgets();
+    }
+  }, { rootMargin: "600px" });
+  for (const box of boxes) {
+    box.classList.add("widget-box-reserved");
+    watcher.observe(box);
+    new MutationObserver(nameWidgets).observe(box, { childList: true, characterData: true, subtree: true });
+  }
+});

@@ -1,0 +1,215 @@
+"""The built pages in a real browser: quiet, at home, readable and within reach for everyone."""
+
+import functools
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from tlhelpers import settings
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+GRAVE = ("serious", "critical")
+MOST_TABS, MOST_STEPS = 1500, 20
+VIEWS = ".widget-box-reserved"
+WIDGETS = [("book/06_comparison.html", 0), ("book/06_comparison.html", 1), ("book/08_how_deep.html", 0)]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),  # the first slow test executes every chapter
+    pytest.mark.skipif(BROWSER is None, reason=f"none of {BROWSERS} is installed"),
+]
+
+
+def list_pages():
+    toc = yaml.safe_load((settings.PROJECT_FOLDER / "_toc.yml").read_text(encoding="utf-8"))
+    files = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [f"{name}.html" for name in files] + ["search.html", "genindex.html"]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and keeps no log."""
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    """The address of the site, served on this machine as `make serve` does."""
+    handler = functools.partial(QuietHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens a page of the site in a browser that knows nothing yet, and keeps what it asked for and complained of."""
+    contexts = []
+
+    def open_page(name, *, viewport=DESKTOP, theme="light"):
+        context = browser.new_context(viewport=viewport, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints, page.asked = [], []
+        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(f"{address}/{name}", wait_until="networkidle")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(params=list_pages())
+def name(request):
+    """Each page in turn."""
+    return request.param
+
+
+def test_page_loads_without_an_error_and_asks_no_other_machine(visit, address, name):
+    page = visit(name)
+    assert page.complaints == []
+    assert [url for url in page.asked if not url.startswith((address, "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_page_has_no_serious_barrier(visit, name, viewport, theme):
+    page = visit(name, viewport=viewport, theme=theme)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    found = Axe().run(page).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in GRAVE] == []
+
+
+def test_page_does_not_scroll_sideways_on_a_phone(visit, name):
+    page = visit(name, viewport=PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_everything_that_can_be_used_is_reached_with_the_tabulator_key(visit, name):
+    page = visit(name)
+    waiting = page.evaluate(
+        """() => {
+            const usable = 'main :is(a[href], button, summary, input, select, [tabindex="0"])';
+            const visible = element => element.checkVisibility({visibilityProperty: true}) && !element.disabled;
+            window.waiting = new Set([...document.querySelectorAll(usable)].filter(visible));
+            document.addEventListener("focusin", event => window.waiting.delete(event.target));
+            return window.waiting.size;
+        }"""
+    )
+    for _ in range(MOST_TABS):
+        if not waiting:
+            break
+        page.keyboard.press("Tab")
+        waiting = page.evaluate("window.waiting.size")
+    assert page.evaluate("[...window.waiting].map(element => element.outerHTML.slice(0, 200))") == []
+
+
+def test_the_search_finds_a_chapter(visit):
+    page = visit("search.html?q=convolution")
+    page.wait_for_selector("#search-results li a")
+    assert "book/" in page.get_attribute("#search-results li a", "href")
+
+
+def test_the_theme_changes_by_click_and_stays_changed_on_the_next_page(visit, address):
+    page = visit("book/index.html")
+    before = page.evaluate("document.documentElement.dataset.theme")
+    while page.evaluate("document.documentElement.dataset.theme") == before:
+        page.locator("button.theme-switch-button:visible").first.click()
+    page.goto(f"{address}/book/01_why_transfer_works.html")
+    assert page.evaluate("document.documentElement.dataset.theme") != before
+
+
+def test_a_hidden_solution_opens_with_a_key(visit):
+    page = visit("book/05_fine_tuning.html")
+    summary = page.locator("details summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details").first.evaluate("element => element.open")
+
+
+@pytest.fixture
+def widget(visit):
+    """Opens a chapter, scrolls to one of its widgets, and gives what was drawn of it."""
+
+    def draw(name, index=0, **options):
+        page = visit(name, **options)
+        view = page.locator(VIEWS).nth(index)
+        view.scroll_into_view_if_needed()
+        view.locator(".jupyter-widgets").first.wait_for()
+        return view
+
+    return draw
+
+
+def pane_of(view):
+    """What the pane says that a widget shows."""
+    return view.locator(".widget-html-content:visible").inner_text()
+
+
+@pytest.mark.parametrize(("name", "index"), WIDGETS)
+def test_every_control_of_a_widget_changes_what_is_shown(widget, name, index):
+    view = widget(name, index)
+    controls = view.locator("select, .noUi-handle")
+    assert controls.count() == 2
+    assert view.locator(".widget-vbox > .widget-box").get_attribute("aria-live") == "polite"
+    for number in range(controls.count()):
+        control = controls.nth(number)
+        if control.evaluate("element => element.matches('select') && element.options.length < 2"):
+            continue  # a single choice: there is nothing to change to
+        before = pane_of(view)
+        control.focus()
+        for _ in range(MOST_STEPS):
+            view.page.keyboard.press("ArrowDown" if control.evaluate("e => e.matches('select')") else "ArrowRight")
+            if pane_of(view) != before:
+                break
+        assert pane_of(view) != before
+    assert view.page.complaints == []
+
+
+@pytest.mark.parametrize(("name", "index"), WIDGETS)
+def test_a_slider_moves_by_click_and_says_the_words_it_stands_on(widget, name, index):
+    view = widget(name, index)
+    for slider in view.locator(".widget-hslider").all():
+        readout = slider.locator(".widget-readout")
+        before = readout.inner_text()
+        bar = slider.locator(".noUi-base").bounding_box()
+        view.page.mouse.click(bar["x"] + bar["width"] - 1, bar["y"] + bar["height"] / 2)
+        assert readout.inner_text() != before
+        handle = slider.locator(".noUi-handle")
+        assert handle.get_attribute("aria-valuetext") == readout.inner_text()
+        assert handle.get_attribute("aria-label") == slider.locator(".widget-label").inner_text()
+
+
+@pytest.mark.parametrize(("name", "index"), WIDGETS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_drawn_widgets_have_no_serious_barrier_and_fit_a_phone(widget, name, index, theme):
+    view = widget(name, index, viewport=PHONE, theme=theme)
+    found = Axe().run(view.page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in GRAVE] == []
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_the_program_that_draws_widgets_is_asked_for_only_where_one_comes_near(visit, widget):
+    assert not [url for url in visit("book/03_baseline_cnn.html").asked if "embed.js" in url]
+    assert len([url for url in widget(*WIDGETS[0]).page.asked if "embed.js" in url]) == 1

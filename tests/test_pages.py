@@ -110,7 +110,8 @@ def test_everything_that_can_be_used_is_reached_with_the_tabulator_key(visit, na
     page = visit(name)
     waiting = page.evaluate(
         """() => {
-            const usable = 'main :is(a[href], button, summary, input, select, [tabindex="0"])';
+            const inputs = 'select, input:not([type="radio"]:not(:checked))'; // arrows move among radio buttons
+            const usable = `main :is(a[href], button, summary, ${inputs}, [tabindex="0"])`;
             const visible = element => element.checkVisibility({visibilityProperty: true}) && !element.disabled;
             window.waiting = new Set([...document.querySelectorAll(usable)].filter(visible));
             document.addEventListener("focusin", event => window.waiting.delete(event.target));

@@ -18,7 +18,12 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
 MOST_TABS, MOST_STEPS = 1500, 20
 VIEWS = ".widget-box-reserved"
-WIDGETS = [("book/06_comparison.html", 0), ("book/06_comparison.html", 1), ("book/08_how_deep.html", 0)]
+WIDGETS = [
+    ("book/06_comparison.html", 0),
+    ("book/06_comparison.html", 1),
+    ("book/07_looking_inside.html", 0),
+    ("book/08_how_deep.html", 0),
+]
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,5 +1,7 @@
 """Widgets: a pane for every state, linked to the controls without a kernel, with the numbers of the records."""
 
+import base64
+import io
 import re
 from types import SimpleNamespace
 
@@ -7,8 +9,9 @@ import ipywidgets
 import numpy as np
 import pytest
 from ipywidgets import embed
+from PIL import Image
 
-from tlhelpers import widgets
+from tlhelpers import galleries, widgets
 
 PANES = {"one": {"low": "1 low", "high": "1 high"}, "two": {"low": "2 low", "high": "2 high"}}
 CONTROLS = {"Which": "Dropdown", "How": "SelectionSlider"}
@@ -111,3 +114,36 @@ def test_the_threshold_has_a_pane_for_every_step_and_says_when_nothing_is_answer
     assert len(panes) == len(slider.options) == len(widgets.THRESHOLDS)
     assert "75.0%" in panes[0]
     assert "no answer" in panes[-1]
+
+
+def picture_in(pane):
+    """The pixels of the picture that a pane holds."""
+    data = re.search(r"base64,([^\"]+)", pane).group(1)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_a_heat_map_darkens_its_picture_where_it_is_cold():
+    images = np.full((2, 64, 64, 3), 200, np.uint8)
+    heat = np.zeros((2, 64, 64), np.float32)
+    heat[:, :32] = 1
+    shown = widgets.explore_heat_maps(images, ["rose", "a<b"], {"ours": heat}, {"ours": ["tulip", "rose"]})
+    assert list(shown.children[0].options) == ["1: rose", "2: a<b"]
+    bare, seen, _, last = panes_of(shown.children[-1])
+    assert picture_in(bare).mean() == pytest.approx(200, abs=2)
+    assert picture_in(seen)[:24].mean() == pytest.approx(200, abs=2)
+    assert picture_in(seen)[40:].mean() == pytest.approx(200 * (1 - galleries.SHADE), abs=2)
+    assert 'alt="ours: tulip, true: rose"' in seen
+    assert 'alt="ours: rose, true: a&lt;b"' in last
+
+
+def test_a_large_picture_is_made_small_before_it_goes_into_the_page():
+    images = np.zeros((1, 448, 300, 3), np.uint8)
+    (bare,) = panes_of(widgets.explore_heat_maps(images, ["rose"], {}, {}).children[-1])
+    assert picture_in(bare).shape == (224, 150, 3)
+    assert 'width="150" height="224"' in bare
+
+
+def test_a_small_picture_is_shown_as_large_as_a_large_one():
+    (bare,) = panes_of(widgets.explore_heat_maps(np.zeros((1, 56, 28, 3)), ["rose"], {}, {}).children[-1])
+    assert picture_in(bare).shape == (56, 28, 3)
+    assert 'width="112" height="224"' in bare

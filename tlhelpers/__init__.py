@@ -111,6 +111,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "synthesis": ["check_conclusion", "domain_table", "separability", "studies_table"],
         "training": ["Resume", "extract_features", "predict_probabilities"],
-        "widgets": ["explore_confusions", "explore_depths", "explore_threshold"],
+        "widgets": ["explore_confusions", "explore_depths", "explore_heat_maps", "explore_threshold"],
     },
 )

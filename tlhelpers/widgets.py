@@ -3,14 +3,20 @@
 A page holds a pane for every state of the controls, and the browser shows the one that they choose.
 """
 
+import base64
 import html
+import io
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image
+
+from tlhelpers import galleries
 
 THRESHOLDS = tuple(float(share) for share in np.linspace(0, 0.95, 20).round(2))
 CURVES = {"accuracy": ("training", "4 3"), "val_accuracy": ("validation", "none")}
 CURVE_WIDTH, CURVE_HEIGHT = 320, 120  # pixels
+PICTURE_SIZE, JPEG_QUALITY = 224, 80  # pixels; percent
 CONTROL_WIDTH = "min(100%, 30rem)"
 
 
@@ -87,6 +93,29 @@ def explore_threshold(predictions):
     return show_panes(panes, {"Model": "Dropdown", "Confidence at least": "SelectionSlider"})
 
 
+def explore_heat_maps(images, labels, maps, answers):
+    """Where several models look in a picture, one beside the other on the same spot.
+
+    Args:
+        images: uint8 array `(n, height, width, 3)` in 0..255.
+        labels: sequence of n str. The true classes.
+        maps: dict from a model to a float array `(n, height, width)` in 0..1, as from `grad_cam`.
+        answers: dict from a model to a sequence of n str. What it says.
+
+    Returns:
+        ipywidgets.VBox with a list of pictures and one of what to show: the picture alone, or as a model sees it,
+        darkened where its heat map is cold.
+    """
+    panes = {}
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        views = {"the picture": _show_picture(image, f"true: {label}")}
+        for model, heats in maps.items():
+            dark = image * (1 - galleries.SHADE * (1 - heats[index][..., np.newaxis]))
+            views[model] = _show_picture(dark, f"{model}: {answers[model][index]}, true: {label}")
+        panes[f"{index + 1}: {label}"] = views
+    return show_panes(panes, {"Picture": "Dropdown", "Seen by": "Dropdown"})
+
+
 def above_threshold(y_true, y_prob, threshold):
     """How a model does on the pictures it is sure of.
 
@@ -154,6 +183,18 @@ def _describe_threshold(y_true, y_prob, threshold):
 def _list_facts(facts):
     rows = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items())
     return f'<dl class="run-badge">{rows}</dl>'
+
+
+def _show_picture(pixels, text):
+    image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
+    image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # a larger one would only make the page heavier
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=JPEG_QUALITY)
+    data = base64.b64encode(stream.getvalue()).decode()
+    text = html.escape(text)
+    scale = PICTURE_SIZE / max(image.size)  # a small picture is shown as large as a large one
+    size = 'width="{:.0f}" height="{:.0f}"'.format(*(side * scale for side in image.size))
+    return f'<p>{text}</p><img alt="{text}" {size} src="data:image/jpeg;base64,{data}">'
 
 
 def _tabulate_confusions(y_true, y_prob, class_names):

@@ -219,3 +219,11 @@ def test_drawn_widgets_have_no_serious_barrier_and_fit_a_phone(widget, name, ind
 def test_the_program_that_draws_widgets_is_asked_for_only_where_one_comes_near(visit, widget):
     assert not [url for url in visit("book/03_baseline_cnn.html").asked if "embed.js" in url]
     assert len([url for url in widget(*WIDGETS[0]).page.asked if "embed.js" in url]) == 1
+
+
+def test_a_term_tells_its_meaning_and_leads_to_the_glossary(visit):
+    page = visit("book/04_frozen_backbone.html")
+    link = page.locator("a[href*='glossary.html#term-Head']").first
+    assert "from features to one logit for each class" in link.get_attribute("title")
+    link.click()
+    assert page.locator("#term-Head").is_visible()

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pytest
+from docutils import nodes
 from sphinx.builders.html._assets import _JavaScript
 
 from tlhelpers import site
@@ -39,9 +41,39 @@ def test_hidden_cells_are_named_by_their_text_and_citations_are_no_broken_list()
     )
 
 
+def glossary():
+    """What Sphinx knows of a book with one term."""
+    term = nodes.term("", "Head", ids=["term-Head"])
+    meaning = nodes.definition("", nodes.paragraph("", "The last part."))
+    page = nodes.section("", nodes.definition_list("", nodes.definition_list_item("", term, meaning)))
+    objects = {("term", "Head"): ("glossary", "term-Head"), ("label", "Other"): ("other", "term-Other")}
+    return SimpleNamespace(
+        get_domain={"std": SimpleNamespace(objects=objects)}.__getitem__, get_doctree={"glossary": page}.__getitem__
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "title"),
+    [
+        ({"refuri": "glossary.html#term-Head"}, "The last part."),
+        ({"refid": "term-Head"}, "The last part."),
+        ({"refuri": "glossary.html#top"}, None),
+        ({"refuri": "glossary.html"}, None),
+    ],
+)
+def test_a_link_to_a_term_and_no_other_tells_its_meaning(place, title):
+    link = nodes.reference("", "head", **place)
+    site.explain_terms(SimpleNamespace(env=glossary()), nodes.section("", link), "page")
+    assert link.get("reftitle") == title
+
+
 def test_the_extension_has_the_last_word_on_a_page():
-    connected = []
-    app = SimpleNamespace(connect=lambda event, handler, priority: connected.append((event, handler, priority)))
-    site.setup(app)
-    assert [(event, handler) for event, handler, _ in connected] == [("html-page-context", site.finish_page)]
-    assert connected[0][2] > 500
+    connected = {}
+
+    def connect(event, handler, priority=500):
+        connected[event] = (handler, priority)
+
+    site.setup(SimpleNamespace(connect=connect))
+    assert connected["doctree-resolved"][0] is site.explain_terms
+    assert connected["html-page-context"][0] is site.finish_page
+    assert connected["html-page-context"][1] > 500

@@ -1,4 +1,8 @@
-"""A Sphinx extension that gives the pages of jupyter-book their last touch: nothing unused, and true names for all."""
+"""A Sphinx extension that gives the pages of jupyter-book their last touch: nothing unused, true names for all, and
+the meaning of a glossary's term wherever it is linked.
+"""
+
+from docutils import nodes
 
 # Beginnings of what the extension sphinx-thebe adds, which runs cells on a server elsewhere: its settings come twice
 # and fail the second time.
@@ -27,8 +31,33 @@ def correct_roles(body):
     return body
 
 
+def explain_terms(app, doctree, docname):
+    """Gives links to terms their meaning as a title, which shows when the pointer rests on them; Sphinx calls it for
+    every page.
+    """
+    meanings = collect_meanings(app.env)
+    for link in doctree.findall(nodes.reference):
+        target = link.get("refid") or link.get("refuri", "").partition("#")[2]
+        if target in meanings:
+            link["reftitle"] = meanings[target]
+
+
+def collect_meanings(environment):
+    """The terms of all glossaries: a dict from a term's place on its page to its meaning, str."""
+    terms = environment.get_domain("std").objects
+    pages = {page for (kind, _), (page, _) in terms.items() if kind == "term"}
+    return {
+        place: item[-1].astext()
+        for page in pages
+        for item in environment.get_doctree(page).findall(nodes.definition_list_item)
+        for term in item.findall(nodes.term)
+        for place in term["ids"]
+    }
+
+
 def setup(app):
     """Registers the extension with Sphinx."""
+    app.connect("doctree-resolved", explain_terms)
     app.connect("html-page-context", finish_page, priority=900)  # after all who add to a page
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from nbformat import v4
 
-from tlhelpers import build, checkpoints, devices, drawings, profiles, records, settings, sources, studies
+from tlhelpers import build, checkpoints, devices, drawings, frontpage, profiles, records, settings, sources, studies
 
 TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")
 PARAMETERS_CELL = v4.new_code_cell("COUNT = 1", metadata={"tags": ["parameters"]})
@@ -304,6 +304,7 @@ def staged(monkeypatch, tmp_path):
     (project / "_config.yml").write_text("title: A book\nhtml:\n  use_edit_page_button: true\n")
     monkeypatch.setattr(settings, "PROJECT_FOLDER", project)
     monkeypatch.setattr(build, "STAGING_FOLDER", tmp_path / "staged")
+    monkeypatch.setattr(frontpage, "write_result", lambda folder: (folder / "result.md").touch())
     (tmp_path / "staged" / "book").mkdir(parents=True)
     executed = executed_cell(stream("stdout", "1"), html_output("<table></table>"), html_output(BADGE))
     nbformat.write(executed, tmp_path / "staged" / "book" / "01.ipynb")
@@ -314,7 +315,8 @@ def test_staging_copies_what_the_site_reads_beside_the_executed_chapters_and_not
     executed = (staged / "book" / "01.ipynb").read_text()
     build.stage_source(["book/01.ipynb"])
     found = {str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file()}
-    assert found == {"_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/_static/book.css"}
+    copied = {"_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/_static/book.css"}
+    assert found == copied | {"book/result.md"}
     assert (staged / "book" / "01.ipynb").read_text() == executed
 
 

@@ -1,0 +1,57 @@
+"""The front page's figure: what the recorded models of the flower study reach, drawn when the site is laid out."""
+
+import io
+
+import matplotlib.pyplot as plt
+
+from tlhelpers import files, plotting, records, summaries
+
+# In the order of the figure, first to last.
+MODELS = {
+    "baseline_cnn-scratch_augmented": "a network from scratch",
+    "mobilenetv2_100-frozen": "frozen MobileNetV2, new head",
+    "mobilenetv2_100-last6": "its last six layers move",
+    "mobilenetv2_100-full_longer": "all of it moves, slowly",
+    "efficientnetv2b0-full": "all of EfficientNetV2-B0 moves",
+}
+DRAWING, TEXT = "result.svg", "result.md"
+FIXED = {"svg.hashsalt": "tlhelpers"}  # the same drawing for the same records
+
+
+def write_result(folder, *, recorded=None):
+    """Writes the figure and the directive that shows it, which the front page includes.
+
+    Args:
+        folder: Path. Where the front page lies.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+    """
+    runs = [run for run in records.load_records("flowers", protocol="careful", folder=recorded) if run.model in MODELS]
+    pooled = summaries.summarise_pooled(runs).droplevel("protocol")
+    pooled = pooled.loc[[model for model in MODELS if model in pooled.index]].rename(index=MODELS)
+    points = pooled.reset_index().assign(
+        half_width=(pooled["high"] - pooled["low"]).array / 2, source="photographs, with 95 % intervals"
+    )
+    files.write_text(folder / DRAWING, _draw(points))
+    files.write_text(folder / TEXT, _describe(pooled))
+
+
+def _draw(points):
+    plotting.use_book_style()
+    stream = io.StringIO()
+    with plt.rc_context(FIXED):
+        figure = plotting.plot_comparison(points).figure
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return stream.getvalue()
+
+
+def _describe(pooled):
+    numbers = ", ".join(f"{model} {row.accuracy:.1%}" for model, row in pooled.iterrows())
+    least, most = (f"{end:,.0f}" for end in (pooled["images"].min(), pooled["images"].max()))
+    caption = (
+        "Five flowers, photographs that no model has trained on: the recorded test accuracy of a network that starts "
+        "from nothing and of networks that start from a million other pictures. Each point pools folds in which every "
+        f"photograph is tested once, {least} to {most} of them."
+    )
+    alternative = f"Test accuracy on photographs of flowers: {numbers}."
+    return f"```{{figure}} {DRAWING}\n:name: fig-result\n:alt: {alternative}\n\n{caption}\n```\n"

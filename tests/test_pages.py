@@ -227,3 +227,9 @@ def test_a_term_tells_its_meaning_and_leads_to_the_glossary(visit):
     assert "from features to one logit for each class" in link.get_attribute("title")
     link.click()
     assert page.locator("#term-Head").is_visible()
+
+
+def test_the_front_page_shows_the_result_as_a_figure_with_its_numbers_in_words(visit):
+    figure = visit("book/index.html").locator("#fig-result img")
+    assert figure.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert "frozen MobileNetV2, new head" in figure.get_attribute("alt")

@@ -1,5 +1,6 @@
 """What the site's own Sphinx extension leaves on a page."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -67,13 +68,29 @@ def test_a_link_to_a_term_and_no_other_tells_its_meaning(place, title):
     assert link.get("reftitle") == title
 
 
+@pytest.mark.parametrize(
+    ("name", "metadata", "said"),
+    [
+        ("01.ipynb", {"papermill": {"duration": 61.7}}, "3 min to read · ran in 62 s"),
+        ("01.ipynb", {}, "3 min to read"),
+        ("page.md", {}, None),
+    ],
+)
+def test_a_chapter_says_how_long_it_takes_below_its_title(tmp_path, name, metadata, said):
+    (tmp_path / name).write_text(json.dumps({"metadata": metadata}))
+    section = nodes.section("", nodes.title("", "A chapter"), nodes.paragraph("", "word " * 590))
+    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda docname: str(tmp_path / name)))
+    site.tell_times(app, section, "01")
+    assert (section[1].astext() if "times" in section[1].get("classes", []) else None) == said
+    assert section[0].astext() == "A chapter"
+
+
 def test_the_extension_has_the_last_word_on_a_page():
     connected = {}
 
     def connect(event, handler, priority=500):
-        connected[event] = (handler, priority)
+        connected[handler] = (event, priority)
 
     site.setup(SimpleNamespace(connect=connect))
-    assert connected["doctree-resolved"][0] is site.explain_terms
-    assert connected["html-page-context"][0] is site.finish_page
-    assert connected["html-page-context"][1] > 500
+    assert connected.pop(site.finish_page) == ("html-page-context", 900)
+    assert connected == dict.fromkeys((site.explain_terms, site.tell_times), ("doctree-resolved", 500))

@@ -1,12 +1,17 @@
-"""A Sphinx extension that gives the pages of jupyter-book their last touch: nothing unused, true names for all, and
-the meaning of a glossary's term wherever it is linked.
+"""A Sphinx extension that gives the pages of jupyter-book their last touch: nothing unused, true names for all, the
+meaning of a glossary's term wherever it is linked, and how long a chapter takes.
 """
+
+import json
+from pathlib import Path
 
 from docutils import nodes
 
 # Beginnings of what the extension sphinx-thebe adds, which runs cells on a server elsewhere: its settings come twice
 # and fail the second time.
 UNUSED_FILE, UNUSED_BODY = "_static/sphinx-thebe.js", "const THEBE_JS_URL"
+
+WORDS_PER_MINUTE = 200
 
 # What screen readers are told wrongly, and what they should be told.
 CORRECTIONS = {
@@ -42,6 +47,22 @@ def explain_terms(app, doctree, docname):
             link["reftitle"] = meanings[target]
 
 
+def tell_times(app, doctree, docname):
+    """Says below a chapter's title how long it takes to read, and how long it took to run; Sphinx calls it for every
+    page.
+    """
+    notebook = Path(app.env.doc2path(docname))
+    if notebook.suffix == ".ipynb":
+        words = sum(len(paragraph.astext().split()) for paragraph in doctree.findall(nodes.paragraph))
+        times = [f"{max(1, round(words / WORDS_PER_MINUTE))} min to read"]
+        metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+        seconds = metadata.get("papermill", {}).get("duration")
+        if seconds is not None:
+            times.append(f"ran in {round(seconds)} s")
+        section = next(doctree.findall(nodes.section))
+        section.insert(1, nodes.paragraph("", " · ".join(times), classes=["times"]))
+
+
 def collect_meanings(environment):
     """The terms of all glossaries: a dict from a term's place on its page to its meaning, str."""
     terms = environment.get_domain("std").objects
@@ -58,6 +79,7 @@ def collect_meanings(environment):
 def setup(app):
     """Registers the extension with Sphinx."""
     app.connect("doctree-resolved", explain_terms)
+    app.connect("doctree-resolved", tell_times)
     app.connect("html-page-context", finish_page, priority=900)  # after all who add to a page
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

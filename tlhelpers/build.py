@@ -19,7 +19,7 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from tlhelpers import checkpoints, files, frontpage, manifest, profiles, records, settings, sources, studies
+from tlhelpers import checkpoints, files, manifest, profiles, records, settings, sources, studies
 
 BUILD_FOLDER = settings.PROJECT_FOLDER / "_build"
 STAGING_FOLDER = BUILD_FOLDER / "source"
@@ -174,6 +174,8 @@ def stage_source(chapters):
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and str(relative) not in chapters:
             _copy(path, STAGING_FOLDER / relative)
+    from tlhelpers import frontpage  # here, because what draws takes a second to load
+
     frontpage.write_result(STAGING_FOLDER / "book")
 
 

@@ -1,6 +1,5 @@
 """What every chapter opens with: the profile, the device, the images and their split in one object; and `glue`."""
 
-import html
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +20,7 @@ from tlhelpers import (
     summaries,
     sweeps,
     training,
+    widgets,
 )
 
 NO_CONFUSION = "no other confusion"
@@ -273,8 +273,7 @@ class Chapter:
             "protocol": f"{self.protocol} ({PROTOCOL_NOTES[self.protocol]})",
             "date": records.today(),
         }
-        cells = (f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
-        return f'<dl class="run-badge" aria-label="What this page was run on">{"".join(cells)}</dl>'
+        return widgets.list_facts(facts, label="What this page was run on")
 
     def __repr__(self):
         table = devices.describe_choices(self.profile, self.device).assign(images=self.study.pictures)

@@ -5,13 +5,14 @@ A page holds a pane for every state of the controls, and the browser shows the o
 
 import base64
 import html
-import io
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
-from tlhelpers import galleries
+from tlhelpers import drawings, galleries
+from tlhelpers.plotting import PALETTE
 
 THRESHOLDS = tuple(float(share) for share in np.linspace(0, 0.95, 20).round(2))
 CURVES = {"accuracy": ("training", "4 3"), "val_accuracy": ("validation", "none")}
@@ -133,6 +134,21 @@ def above_threshold(y_true, y_prob, threshold):
     return {"answered": answered, "right": right, "wrong": answered - right, "declined": len(sure) - answered}
 
 
+def list_facts(facts, *, label=None):
+    """Facts side by side, each below its name.
+
+    Args:
+        facts: dict from a name to a value; both are shown as text.
+        label: str or None. What a screen reader calls the list.
+
+    Returns:
+        str. HTML.
+    """
+    rows = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
+    named = f' aria-label="{html.escape(label)}"' if label else ""
+    return f'<dl class="run-badge"{named}>{rows}</dl>'
+
+
 def _stack(panes, controls):
     """A widget that shows one of the panes below a dict, as the controls say, first to last."""
     import ipywidgets
@@ -169,7 +185,7 @@ def _describe_depth(runs):
         "weights moved by": f"{np.mean([found.details['weight_distance'] for found in runs]):.3f}",
         "runs": f"{len(runs)}",
     }
-    return _list_facts(facts) + _draw_curves(run.history)
+    return list_facts(facts) + _draw_curves(run.history)
 
 
 def _describe_threshold(y_true, y_prob, threshold):
@@ -177,20 +193,13 @@ def _describe_threshold(y_true, y_prob, threshold):
     accuracy = f"{counts['right'] / counts['answered']:.1%}" if counts["answered"] else "no answer"
     shares = {"answered": counts["answered"], "declined": counts["declined"]}
     facts = {name: f"{count:,} ({count / len(y_true):.1%})" for name, count in shares.items()}
-    return _list_facts(facts | {"wrong": f"{counts['wrong']:,}", "accuracy of the answers": accuracy})
-
-
-def _list_facts(facts):
-    rows = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items())
-    return f'<dl class="run-badge">{rows}</dl>'
+    return list_facts(facts | {"wrong": f"{counts['wrong']:,}", "accuracy of the answers": accuracy})
 
 
 def _show_picture(pixels, text):
     image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
     image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # a larger one would only make the page heavier
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=JPEG_QUALITY)
-    data = base64.b64encode(stream.getvalue()).decode()
+    data = base64.b64encode(drawings.encode(np.asarray(image), quality=JPEG_QUALITY)).decode()
     text = html.escape(text)
     scale = PICTURE_SIZE / max(image.size)  # a small picture is shown as large as a large one
     size = 'width="{:.0f}" height="{:.0f}"'.format(*(side * scale for side in image.size))
@@ -200,8 +209,7 @@ def _show_picture(pixels, text):
 def _tabulate_confusions(y_true, y_prob, class_names):
     """A table of counts with a bar in each cell, as long as the cell's share of its row."""
     classes = range(len(class_names))
-    counts = np.zeros((len(class_names), len(class_names)), int)
-    np.add.at(counts, (y_true, y_prob.argmax(axis=1)), 1)
+    counts = confusion_matrix(y_true, y_prob.argmax(axis=1), labels=classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [html.escape(name) for name in class_names]
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
@@ -220,7 +228,7 @@ def _tabulate_confusions(y_true, y_prob, class_names):
 
 
 def _cell(count, share, right):
-    colour = "#0173b2" if right else "#de8f05"
+    colour = PALETTE[0] if right else PALETTE[1]
     bar = f"linear-gradient({colour}, {colour}) left bottom / {share:.1%} 0.3em no-repeat"
     return (
         f'<td style="min-width: 6.5em; text-align: right; padding: 0.2em 0.6em 0.4em; background: {bar}">{count}</td>'

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COLAB := _build/colab-environment
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PROFILE ?= auto
@@ -13,11 +14,11 @@ SEEDS ?= 0 1 2
 PORT ?= 8000
 SWEEP ?= models
 
-.PHONY: help book test lint format serve records sweep pocket clean
+.PHONY: help book test lint format serve records sweep pocket colab colab-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,8 +27,8 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
 	touch $@
 
-book: $(READY) ## execute every chapter and build the site (PROFILE, PROTOCOL, SEED, ONLY)
-	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
+book: $(READY) ## execute every chapter and build the site (PROFILE, PROTOCOL, SEED, ONLY, REPO)
+	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(REPO),--repository $(REPO))
 
 test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest
@@ -53,6 +54,15 @@ sweep: $(READY) ## train what no chapter has room for, side by side (SWEEP, JOBS
 
 pocket: $(READY) ## train the embedded backbone from scratch (half an hour on two CPU cores); resumable
 	$(BIN)/python -m tlhelpers.pretraining
+
+colab: $(READY) ## copies of the chapters that install the helpers first (REPO=owner/name, REF)
+	$(BIN)/python -m tlhelpers.colab stamp "$(REPO)" $(if $(REF),--ref $(REF))
+
+colab-check: ## execute every chapter, smallest budget, with the versions that Colab brings
+	$(PYTHON) -m venv --clear $(COLAB)
+	$(COLAB)/bin/python -m pip install --quiet --constraint .ci/colab.txt . ipykernel ipywidgets nbformat papermill
+	$(COLAB)/bin/python -m ipykernel install --sys-prefix --name python3 >/dev/null
+	TLHELPERS_QUIET=1 $(COLAB)/bin/python -P -m tlhelpers.colab check
 
 clean: ## remove what was built
 	rm -rf _build .pytest_cache .ruff_cache book/.ruff_cache

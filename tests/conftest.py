@@ -72,6 +72,7 @@ def _own_surroundings(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TLHELPERS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("TLHELPERS_EXPORTS", str(tmp_path / "exports"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     yield

@@ -13,7 +13,7 @@ PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
 
 def environment_of(folder):
     """What the environment says while the chapters are executed below a folder."""
-    places = {f"TLHELPERS_{name}": str(folder / name.lower()) for name in ("HOME", "RUNS", "MODELS")}
+    places = {f"TLHELPERS_{name}": str(folder / name.lower()) for name in ("HOME", "RUNS", "MODELS", "EXPORTS")}
     return places | {"TLHELPERS_PROFILE": PARAMETERS["PROFILE"]}
 
 

@@ -93,7 +93,7 @@ def plan(monkeypatch, tmp_path):
 
     monkeypatch.setattr(build, "STAGING_FOLDER", tmp_path / "staged")
     monkeypatch.setattr(build, "execute_chapter", execute)
-    monkeypatch.setattr(build, "stage_source", lambda chapters: None)
+    monkeypatch.setattr(build, "stage_source", lambda chapters, repository: None)
     monkeypatch.setattr(build, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
     monkeypatch.setattr(checkpoints, "find_weights", lambda name: done.weights.append(name))
@@ -123,6 +123,7 @@ def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, m
         "15",
         "16",
         "17",
+        "18",
         "a1",
     ]
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {

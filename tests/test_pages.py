@@ -1,13 +1,16 @@
 """The built pages in a real browser: quiet, at home, readable and within reach for everyone."""
 
 import functools
+import json
 import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tlhelpers import settings
@@ -17,6 +20,7 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
 MOST_TABS, MOST_STEPS = 1500, 20
+CLASSIFIER = "book/18_in_the_browser.html"
 VIEWS = ".widget-box-reserved"
 WIDGETS = [
     ("book/06_comparison.html", 0),
@@ -69,9 +73,10 @@ def visit(browser, address):
     """Opens a page of the site in a browser that knows nothing yet, and keeps what it asked for and complained of."""
     contexts = []
 
-    def open_page(name, *, viewport=DESKTOP, theme="light"):
+    def open_page(name, *, viewport=DESKTOP, theme="light", script=""):
         context = browser.new_context(viewport=viewport, color_scheme=theme)
         contexts.append(context)
+        context.add_init_script(script)
         page = context.new_page()
         page.complaints, page.asked = [], []
         page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
@@ -233,3 +238,90 @@ def test_the_front_page_shows_the_result_as_a_figure_with_its_numbers_in_words(v
     figure = visit("book/index.html").locator("#fig-result img")
     assert figure.evaluate("image => image.complete && image.naturalWidth > 0")
     assert "frozen MobileNetV2, new head" in figure.get_attribute("alt")
+
+
+@pytest.fixture
+def classifier(visit):
+    """Opens the classifier, and gives the place on its page; `answers` then holds what the models say."""
+
+    def open_classifier(**options):
+        page = visit(CLASSIFIER, **options)
+        assert not [url for url in page.asked if url.endswith((".tflite", ".wasm"))]  # large: only when asked for
+        place = page.locator(".flower-classifier")
+        place.get_by_role("button", name="Open the classifier").click()
+        place.get_by_role("button", name="A new drawing").wait_for()
+        page.wait_for_function("document.querySelector('.flower-classifier').dataset.answers")
+        return place
+
+    return open_classifier
+
+
+def answers_of(place, act):
+    """What the models say after an action: a list of probabilities for each model."""
+    place.evaluate("element => delete element.dataset.answers")
+    act()
+    place.page.wait_for_function("document.querySelector('.flower-classifier').dataset.answers")
+    return np.array(json.loads(place.get_attribute("data-answers")))
+
+
+def test_the_classifier_says_what_keras_says_about_every_picture(classifier, site):
+    place = classifier()
+    card = json.loads((site / "_static" / "exported" / "classifier.json").read_text(encoding="utf-8"))
+    buttons = place.locator(".classifier-samples button").all()
+    another = place.get_by_role("button", name="A new drawing")
+    asked = list(zip(buttons, card["samples"], strict=True))
+    asked += [(another, picture) for picture in card["drawings"]]
+    for button, picture in asked:
+        answers = answers_of(place, button.click)
+        np.testing.assert_allclose(answers, list(picture["keras"].values()), rtol=0, atol=1e-3)
+        assert place.locator(".classifier-truth").inner_text() == f"true: {picture['label']}"
+    assert place.page.complaints == []
+
+
+def test_the_classifier_takes_a_photo_and_refuses_what_is_none(classifier, tmp_path):
+    place = classifier()
+    pixels = np.full((40, 60, 3), (200, 30, 60), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "red.png")
+    answers = answers_of(place, lambda: place.locator("input[type=file]").set_input_files(tmp_path / "red.png"))
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    place.locator("input[type=file]").set_input_files(tmp_path / "broken.png")
+    place.get_by_text("broken.png is no picture that this browser can read").wait_for()
+
+
+def test_what_is_painted_reaches_the_models(classifier):
+    place = classifier()
+    empty = answers_of(place, place.get_by_role("button", name="Paint one").click)
+    place.get_by_label("red").check()
+    box = place.get_by_role("img", name="The picture").bounding_box()
+    mouse = place.page.mouse
+
+    def paint():
+        mouse.move(box["x"] + 40, box["y"] + 40)
+        mouse.down()
+        mouse.move(box["x"] + 180, box["y"] + 180, steps=5)
+        mouse.up()
+
+    assert not np.allclose(answers_of(place, paint), empty)
+
+
+def test_where_the_models_look_is_shown_for_each_of_them(classifier):
+    place = classifier()
+    place.get_by_role("button", name="Where do they look?").press("Enter")
+    maps = place.locator(".classifier-results canvas")
+    maps.nth(2).wait_for()
+    named = [canvas.get_attribute("aria-label") for canvas in maps.all()]
+    assert [name.split('"')[1] for name in named] == ["baseline", "frozen", "fine-tuned"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_open_classifier_has_no_serious_barrier_and_fits_a_phone(classifier, theme):
+    page = classifier(viewport=PHONE, theme=theme).page
+    found = Axe().run(page).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in GRAVE] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_a_browser_without_webassembly_is_told_so(visit):
+    place = visit(CLASSIFIER, script="delete globalThis.WebAssembly").locator(".flower-classifier")
+    assert "This browser has no WebAssembly" in place.inner_text()

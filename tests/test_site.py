@@ -1,6 +1,5 @@
 """What the site's own Sphinx extension leaves on a page."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -68,21 +67,38 @@ def test_a_link_to_a_term_and_no_other_tells_its_meaning(place, title):
     assert link.get("reftitle") == title
 
 
+def described(metadata, repository=None):
+    """A page's section after its chapter was described, with what Sphinx knows of the page."""
+    section = nodes.section("", nodes.title("", "A chapter"), nodes.paragraph("", "The text."))
+    environment = SimpleNamespace(metadata={"book/01": {"wordcount": {"minutes": 3}} | metadata})
+    app = SimpleNamespace(env=environment, config=SimpleNamespace(notebook_repository=repository))
+    site.describe_chapter(app, section, "book/01")
+    return section
+
+
 @pytest.mark.parametrize(
-    ("name", "metadata", "said"),
+    ("metadata", "said"),
     [
-        ("01.ipynb", {"papermill": {"duration": 61.7}}, "3 min to read · ran in 62 s"),
-        ("01.ipynb", {}, "3 min to read"),
-        ("page.md", {}, None),
+        ({"kernelspec": "{}", "papermill": '{"duration": 61.7}'}, "3 min to read · ran in 62 s"),
+        ({"kernelspec": "{}"}, "3 min to read"),
+        ({"kernelspec": "{}", "wordcount": {"minutes": 0}}, "1 min to read"),
+        ({}, "The text."),
     ],
 )
-def test_a_chapter_says_how_long_it_takes_below_its_title(tmp_path, name, metadata, said):
-    (tmp_path / name).write_text(json.dumps({"metadata": metadata}))
-    section = nodes.section("", nodes.title("", "A chapter"), nodes.paragraph("", "word " * 590))
-    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda docname: str(tmp_path / name)))
-    site.tell_times(app, section, "01")
-    assert (section[1].astext() if "times" in section[1].get("classes", []) else None) == said
-    assert section[0].astext() == "A chapter"
+def test_a_chapter_and_no_other_page_says_how_long_it_takes_below_its_title(metadata, said):
+    section = described(metadata)
+    assert [part.astext() for part in section[:2]] == ["A chapter", said]
+
+
+def test_a_chapter_leads_to_its_copy_in_notebook_services_where_the_repository_is_known():
+    links = list(described({"kernelspec": "{}"}, "owner/name").findall(nodes.reference))
+    assert [(link.astext(), link["refuri"]) for link in links] == [
+        ("run in Colab", "https://colab.research.google.com/github/owner/name/blob/notebooks/book/01.ipynb"),
+        (
+            "run in Kaggle",
+            "https://www.kaggle.com/kernels/welcome?src=https://github.com/owner/name/blob/notebooks/book/01.ipynb",
+        ),
+    ]
 
 
 def test_the_extension_has_the_last_word_on_a_page():
@@ -91,6 +107,6 @@ def test_the_extension_has_the_last_word_on_a_page():
     def connect(event, handler, priority=500):
         connected[handler] = (event, priority)
 
-    site.setup(SimpleNamespace(connect=connect))
+    site.setup(SimpleNamespace(connect=connect, add_config_value=lambda *_: None))
     assert connected.pop(site.finish_page) == ("html-page-context", 900)
-    assert connected == dict.fromkeys((site.explain_terms, site.tell_times), ("doctree-resolved", 500))
+    assert connected == dict.fromkeys((site.explain_terms, site.describe_chapter), ("doctree-resolved", 500))

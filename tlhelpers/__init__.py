@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
         "garden": ["draw_flower", "draw_species"],
         "devices": ["describe_choices", "list_gpus", "prepare_device"],
+        "exports": ["save_classifier"],
         "explain": [
             "domain_distance",
             "embed_2d",
@@ -90,7 +91,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "profiles": ["choose_profile"],
         "recipes": ["Recipe", "get_recipe", "warm_up_and_decay"],
         "records": ["load_records", "make_record", "save_record"],
-        "settings": ["pocket_folder"],
+        "settings": ["exports_folder", "pocket_folder"],
         "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
         "studies": ["get_study", "published_model", "published_numbers", "quote"],
         "sweeps": ["load_sweep"],

@@ -27,8 +27,8 @@ OUTPUT_FOLDER = settings.PROJECT_FOLDER  # jupyter-book adds _build/html
 CELL_TIMEOUT_SECONDS = 3600
 KERNEL = "python3"
 
-# What TensorFlow says while it loads, before any setting can silence it.
-STARTUP_MESSAGE = re.compile(r"WARNING: All log messages before absl::InitializeLog|I0000 \d")
+# What TensorFlow and LiteRT say while they load, before any setting can silence it.
+STARTUP_MESSAGE = re.compile(r"WARNING: All log messages before absl::InitializeLog|I0000 \d|INFO:")
 
 # By study: the chapters that train, and the records each leaves for one protocol and seed.
 RECORDED_CHAPTERS = {
@@ -83,13 +83,14 @@ def list_chapters(folder=settings.PROJECT_FOLDER):
     return [f"{name}.ipynb" for name in names if (Path(folder) / f"{name}.ipynb").is_file()]
 
 
-def execute_chapter(source, destination, parameters):
+def execute_chapter(source, destination, parameters, *, folder=settings.PROJECT_FOLDER):
     """Executes one notebook in a kernel of its own.
 
     Args:
         source: Path. The notebook; it stays as it is.
         destination: Path. The executed copy, written when the run has ended without an error.
         parameters: dict. Values for names in the notebook's parameters cell.
+        folder: Path. Where the kernel works.
 
     Returns:
         float. Wall-clock seconds.
@@ -109,7 +110,7 @@ def execute_chapter(source, destination, parameters):
                 str(temporary),
                 parameters=parameters,
                 kernel_name=KERNEL,
-                cwd=str(settings.PROJECT_FOLDER),
+                cwd=str(folder),
                 execution_timeout=CELL_TIMEOUT_SECONDS,
                 progress_bar=sys.stderr.isatty(),
             )
@@ -157,23 +158,31 @@ def hide_injected_parameters(notebook):
             cell.metadata["tags"] = [*tags, "remove-cell"]
 
 
-def stage_source(chapters):
+def stage_source(chapters, *, repository=None):
     """Lays out what jupyter-book reads, beside the executed chapters.
 
     The foot of every page, with or without code, says what the first chapter was run on.
 
     Args:
         chapters: list of str. Notebooks, which are not copied: their executed copies take their place.
+        repository: str or None. `owner/name` on GitHub, whose branch `notebooks` holds copies of the chapters for
+            notebook services; the pages then lead to them.
     """
     _copy(settings.PROJECT_FOLDER / "_toc.yml", STAGING_FOLDER / "_toc.yml")
     config = yaml.safe_load((settings.PROJECT_FOLDER / "_config.yml").read_text(encoding="utf-8"))
     config["html"]["extra_footer"] = find_badge(nbformat.read(STAGING_FOLDER / chapters[0], as_version=4))
+    if repository:
+        config["sphinx"]["config"]["notebook_repository"] = repository
     files.write_text(STAGING_FOLDER / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     for path in sorted((settings.PROJECT_FOLDER / "book").rglob("*")):
         relative = path.relative_to(settings.PROJECT_FOLDER)
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and str(relative) not in chapters:
             _copy(path, STAGING_FOLDER / relative)
+    exported = STAGING_FOLDER / "book" / "_static" / "exported"
+    shutil.rmtree(exported, ignore_errors=True)
+    if settings.exports_folder().is_dir():
+        shutil.copytree(settings.exports_folder(), exported)
     from tlhelpers import frontpage  # here, because what draws takes a second to load
 
     frontpage.write_result(STAGING_FOLDER / "book")
@@ -206,7 +215,7 @@ def build_site():
     return BUILD_FOLDER / "html" / "index.html"
 
 
-def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
+def build_book(*, profile="auto", protocol="careful", seed=0, only=None, repository=None):
     """Executes every chapter and builds the site.
 
     Args:
@@ -215,6 +224,7 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
         seed: int.
         only: list of str or None. Beginnings of chapter names, such as `["05"]`: executes just these and keeps
             the executed copies of the others.
+        repository: str or None. See `stage_source`.
 
     Returns:
         Path. The site's first page.
@@ -239,7 +249,7 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None):
         source = settings.PROJECT_FOLDER / chapter
         seconds = execute_chapter(source, STAGING_FOLDER / chapter, parameters)
         print(f"{chapter}: {seconds:.0f} s", flush=True)
-    stage_source(chapters)
+    stage_source(chapters, repository=repository)
     return build_site()
 
 
@@ -305,6 +315,7 @@ def main(arguments=None):
     book.add_argument("--protocol", default="careful", choices=manifest.PROTOCOLS)
     book.add_argument("--seed", type=int, default=0)
     book.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
+    book.add_argument("--repository", help="owner/name on GitHub, for links to notebook services")
     recording = commands.add_parser("records", help="train the recorded runs")
     recording.add_argument("--profile", default="full", choices=["full", "pocket"])
     recording.add_argument("--protocol", default="published", choices=manifest.PROTOCOLS)

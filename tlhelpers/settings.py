@@ -9,6 +9,7 @@ The only module that reads environment variables:
 | `TLHELPERS_HOME`    | the cache folder (default: the platform's own)                 |
 | `TLHELPERS_RUNS`    | where live runs are written (default: `_build/runs/<profile>`) |
 | `TLHELPERS_MODELS`  | where trained models are kept (default: `_build/models/<profile>`) |
+| `TLHELPERS_EXPORTS` | where exported models are kept (default: `_build/exports`) |
 | `TLHELPERS_QUIET`   | `1` hides progress bars, as in a headless build                |
 """
 
@@ -71,6 +72,12 @@ def models_folder(profile):
     """
     chosen = os.environ.get("TLHELPERS_MODELS")
     return Path(chosen).expanduser() if chosen else _build_folder() / "models" / profile
+
+
+def exports_folder():
+    """Where the models are kept that the site offers to browsers: those of the last build, whatever its profile."""
+    chosen = os.environ.get("TLHELPERS_EXPORTS")
+    return Path(chosen).expanduser() if chosen else _build_folder() / "exports"
 
 
 def mirror():

@@ -1,9 +1,8 @@
 """A Sphinx extension that gives the pages of jupyter-book their last touch: nothing unused, true names for all, the
-meaning of a glossary's term wherever it is linked, and how long a chapter takes.
+meaning of a glossary's term wherever it is linked, and what a chapter takes.
 """
 
 import json
-from pathlib import Path
 
 from docutils import nodes
 
@@ -11,7 +10,11 @@ from docutils import nodes
 # and fail the second time.
 UNUSED_FILE, UNUSED_BODY = "_static/sphinx-thebe.js", "const THEBE_JS_URL"
 
-WORDS_PER_MINUTE = 200
+# What opens a notebook that lies on GitHub.
+SERVICES = {
+    "Colab": "https://colab.research.google.com/github/{}",
+    "Kaggle": "https://www.kaggle.com/kernels/welcome?src=https://github.com/{}",
+}
 
 # What screen readers are told wrongly, and what they should be told.
 CORRECTIONS = {
@@ -47,20 +50,21 @@ def explain_terms(app, doctree, docname):
             link["reftitle"] = meanings[target]
 
 
-def tell_times(app, doctree, docname):
-    """Says below a chapter's title how long it takes to read, and how long it took to run; Sphinx calls it for every
-    page.
+def describe_chapter(app, doctree, docname):
+    """Says below a chapter's title how long it takes to read, how long it took to run, and which notebook services
+    run it; Sphinx calls it for every page.
     """
-    notebook = Path(app.env.doc2path(docname))
-    if notebook.suffix == ".ipynb":
-        words = sum(len(paragraph.astext().split()) for paragraph in doctree.findall(nodes.paragraph))
-        times = [f"{max(1, round(words / WORDS_PER_MINUTE))} min to read"]
-        metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
-        seconds = metadata.get("papermill", {}).get("duration")
+    metadata = app.env.metadata[docname]
+    if "kernelspec" in metadata:
+        line = nodes.paragraph("", f"{max(1, metadata['wordcount']['minutes'])} min to read", classes=["times"])
+        seconds = json.loads(metadata.get("papermill", "{}")).get("duration")
         if seconds is not None:
-            times.append(f"ran in {round(seconds)} s")
-        section = next(doctree.findall(nodes.section))
-        section.insert(1, nodes.paragraph("", " · ".join(times), classes=["times"]))
+            line += nodes.Text(f" · ran in {round(seconds)} s")
+        for service, address in SERVICES.items() if app.config.notebook_repository else ():
+            place = f"{app.config.notebook_repository}/blob/notebooks/{docname}.ipynb"
+            line += nodes.Text(" · ")
+            line += nodes.reference("", f"run in {service}", refuri=address.format(place))
+        next(doctree.findall(nodes.section)).insert(1, line)
 
 
 def collect_meanings(environment):
@@ -79,7 +83,8 @@ def collect_meanings(environment):
 def setup(app):
     """Registers the extension with Sphinx."""
     app.connect("doctree-resolved", explain_terms)
-    app.connect("doctree-resolved", tell_times)
+    app.connect("doctree-resolved", describe_chapter)
+    app.add_config_value("notebook_repository", None, "env", [str])
     app.connect("html-page-context", finish_page, priority=900)  # after all who add to a page
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

@@ -67,3 +67,16 @@ document.addEventListener("DOMContentLoaded", () => {
     new MutationObserver(nameWidgets).observe(box, { childList: true, characterData: true, subtree: true });
   }
 });
+
+/* The classifier is offered where a page has a place for it. */
+const CLASSIFIER = new URL("classifier/classifier.js", document.currentScript.src);
+
+document.addEventListener("DOMContentLoaded", async () => {
+  const place = document.querySelector(".flower-classifier");
+  if (place && typeof WebAssembly !== "object") {
+    place.textContent = "This browser has no WebAssembly, or has it turned off: the models cannot run here.";
+  } else if (place) {
+    const { offerClassifier } = await import(CLASSIFIER);
+    await offerClassifier(place);
+  }
+});

@@ -1,0 +1,57 @@
+"""What a page needs to run exported models in a browser: the files beside them, in the form its program expects."""
+
+import json
+from pathlib import Path
+
+import keras
+from PIL import Image
+
+from tlhelpers import files
+
+CARD = "classifier.json"
+
+
+def save_classifier(folder, models, samples, drawings, class_names):
+    """Writes the pictures a reader can choose from and the card that names all files, last of all.
+
+    Args:
+        folder: Path. Where `<name>.tflite` lies for each model.
+        models: dict from a name to the keras.Model it was exported from, which ends in logits; all take images
+            of one size.
+        samples: dict with `images`, uint8 array `(n, size, size, 3)` in 0..255, and `labels`, sequence of n str:
+            pictures of the study.
+        drawings: dict of the same kind: pictures nobody has trained or chosen by.
+        class_names: sequence of str, in the order of the probabilities.
+
+    Raises:
+        ValueError: when a model was not exported; the message names the missing file.
+    """
+    folder = Path(folder)
+    missing = [name for name in models if not (folder / f"{name}.tflite").is_file()]
+    if missing:
+        raise ValueError(f"Each model lies in {folder} as <name>.tflite. Received: {missing}, not exported")
+    card = {
+        "image_size": int(samples["images"].shape[1]),
+        "class_names": list(class_names),
+        "models": [_describe_model(folder, name) for name in models],
+        "samples": _write_pictures(folder, "sample", models, **samples),
+        "drawings": _write_pictures(folder, "drawing", models, **drawings),
+    }
+    files.write_text(folder / CARD, json.dumps(card))
+
+
+def _describe_model(folder, name):
+    path = folder / f"{name}.tflite"
+    return {"name": name, "file": path.name, "bytes": path.stat().st_size}
+
+
+def _write_pictures(folder, kind, models, images, labels):
+    """Writes pictures without loss, so that a browser sees the pixels that Keras saw, and says what it said."""
+    said = {name: keras.ops.softmax(model(images.astype("float32"))).numpy() for name, model in models.items()}
+    rows = []
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / f"{kind}-{index}.png"
+        with files.atomic_file(path) as temporary:
+            Image.fromarray(image).save(temporary)
+        rows.append({"file": path.name, "label": label, "keras": {name: said[name][index].tolist() for name in models}})
+    return rows

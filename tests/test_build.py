@@ -93,7 +93,7 @@ def plan(monkeypatch, tmp_path):
 
     monkeypatch.setattr(build, "STAGING_FOLDER", tmp_path / "staged")
     monkeypatch.setattr(build, "execute_chapter", execute)
-    monkeypatch.setattr(build, "stage_source", lambda chapters, repository: None)
+    monkeypatch.setattr(build, "stage_source", lambda chapters, executed, repository: None)
     monkeypatch.setattr(build, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
     monkeypatch.setattr(checkpoints, "find_weights", lambda name: done.weights.append(name))
@@ -317,7 +317,7 @@ def test_staging_copies_what_the_site_reads_beside_the_executed_chapters_and_not
     build.stage_source(["book/01.ipynb"])
     found = {str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file()}
     copied = {"_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/_static/book.css"}
-    assert found == copied | {"book/result.md"}
+    assert found == copied | {"book/result.md", "book/execution_report.md"}
     assert (staged / "book" / "01.ipynb").read_text() == executed
 
 
@@ -325,7 +325,3 @@ def test_foot_of_every_page_is_the_badge_of_the_first_chapter(staged):
     build.stage_source(["book/01.ipynb"])
     config = yaml.safe_load((staged / "_config.yml").read_text())
     assert config == {"title": "A book", "html": {"use_edit_page_button": True, "extra_footer": BADGE}}
-
-
-def test_chapter_without_a_badge_has_none_to_find():
-    assert build.find_badge(executed_cell(stream("stdout", "run-badge"), html_output("<table></table>"))) == ""

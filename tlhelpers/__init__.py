@@ -89,6 +89,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "soften_batch_norm",
         ],
         "profiles": ["choose_profile"],
+        "quizzes": ["show_quiz"],
         "recipes": ["Recipe", "get_recipe", "warm_up_and_decay"],
         "records": ["load_records", "make_record", "save_record"],
         "settings": ["exports_folder", "pocket_folder"],

@@ -19,7 +19,7 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from tlhelpers import checkpoints, files, manifest, profiles, records, settings, sources, studies
+from tlhelpers import checkpoints, files, manifest, profiles, records, report, settings, sources, studies
 
 BUILD_FOLDER = settings.PROJECT_FOLDER / "_build"
 STAGING_FOLDER = BUILD_FOLDER / "source"
@@ -105,15 +105,16 @@ def execute_chapter(source, destination, parameters, *, folder=settings.PROJECT_
     started = time.perf_counter()
     with files.atomic_file(destination) as temporary:
         try:
-            papermill.execute_notebook(
-                str(source),
-                str(temporary),
-                parameters=parameters,
-                kernel_name=KERNEL,
-                cwd=str(folder),
-                execution_timeout=CELL_TIMEOUT_SECONDS,
-                progress_bar=sys.stderr.isatty(),
-            )
+            with report.watch_memory() as memory:
+                papermill.execute_notebook(
+                    str(source),
+                    str(temporary),
+                    parameters=parameters,
+                    kernel_name=KERNEL,
+                    cwd=str(folder),
+                    execution_timeout=CELL_TIMEOUT_SECONDS,
+                    progress_bar=sys.stderr.isatty(),
+                )
         except PapermillExecutionError as error:
             failed = destination.with_suffix(".failed.ipynb")
             shutil.copy(temporary, failed)
@@ -125,6 +126,7 @@ def execute_chapter(source, destination, parameters, *, folder=settings.PROJECT_
         drop_startup_messages(notebook)
         check_outputs(notebook, source.name)
         hide_injected_parameters(notebook)
+        notebook.metadata.update(memory)
         nbformat.write(notebook, temporary)
     return time.perf_counter() - started
 
@@ -158,19 +160,21 @@ def hide_injected_parameters(notebook):
             cell.metadata["tags"] = [*tags, "remove-cell"]
 
 
-def stage_source(chapters, *, repository=None):
+def stage_source(chapters, *, executed=None, repository=None):
     """Lays out what jupyter-book reads, beside the executed chapters.
 
     The foot of every page, with or without code, says what the first chapter was run on.
 
     Args:
         chapters: list of str. Notebooks, which are not copied: their executed copies take their place.
+        executed: list of str or None. The chapters that this build has run; None means all.
         repository: str or None. `owner/name` on GitHub, whose branch `notebooks` holds copies of the chapters for
             notebook services; the pages then lead to them.
     """
     _copy(settings.PROJECT_FOLDER / "_toc.yml", STAGING_FOLDER / "_toc.yml")
     config = yaml.safe_load((settings.PROJECT_FOLDER / "_config.yml").read_text(encoding="utf-8"))
-    config["html"]["extra_footer"] = find_badge(nbformat.read(STAGING_FOLDER / chapters[0], as_version=4))
+    notebooks = {chapter: nbformat.read(STAGING_FOLDER / chapter, as_version=4) for chapter in chapters}
+    config["html"]["extra_footer"] = report.read_badge(notebooks[chapters[0]])
     if repository:
         config["sphinx"]["config"]["notebook_repository"] = repository
     files.write_text(STAGING_FOLDER / "_config.yml", yaml.safe_dump(config, sort_keys=False))
@@ -186,16 +190,7 @@ def stage_source(chapters, *, repository=None):
     from tlhelpers import frontpage  # here, because what draws takes a second to load
 
     frontpage.write_result(STAGING_FOLDER / "book")
-
-
-def find_badge(notebook):
-    """The badge among the outputs of an executed chapter, as HTML; empty when it has none."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            text = output.get("data", {}).get("text/html", "")
-            if "run-badge" in text:
-                return text
-    return ""
+    report.write_report(STAGING_FOLDER / "book", notebooks, chapters if executed is None else executed)
 
 
 def build_site():
@@ -249,7 +244,7 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None, reposit
         source = settings.PROJECT_FOLDER / chapter
         seconds = execute_chapter(source, STAGING_FOLDER / chapter, parameters)
         print(f"{chapter}: {seconds:.0f} s", flush=True)
-    stage_source(chapters, repository=repository)
+    stage_source(chapters, executed=selected, repository=repository)
     return build_site()
 
 

@@ -1,12 +1,11 @@
 """The exercises that check themselves: which condition holds, which does not, and why."""
 
 import html
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from tlhelpers import loaders, models
+from tlhelpers import loaders, models, widgets
 
 LOWEST_VALIDATION, HIGHEST_TRAINING = 0.85, 0.92  # the window that the source asks for
 GOOD_VALIDATION, SMALL_GAP = 0.95, 0.03  # ours
@@ -109,8 +108,8 @@ class Report:
 
     def _repr_html_(self):
         rows = "".join(
-            f'<tr><th scope="row">{_mark(c)} {_as_html(c.name)}</th><td>{_as_html(c.found)}</td>'
-            f"<td>{_as_html(c.advice)}</td></tr>"
+            f'<tr><th scope="row">{_mark(c)} {widgets.as_html(c.name)}</th><td>{widgets.as_html(c.found)}</td>'
+            f"<td>{widgets.as_html(c.advice)}</td></tr>"
             for c in self.conditions
         )
         head = "<tr><th>condition</th><th>found</th><th>what to do</th></tr>"
@@ -159,11 +158,6 @@ def check_rescue(history, chapter):
             _check_ours(training, validation),
         )
     )
-
-
-def _as_html(text):
-    """Escaped, and what stands between backticks as code."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _mark(condition):

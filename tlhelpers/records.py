@@ -114,7 +114,7 @@ def make_record(*, study, table, y_prob, validation_prob=None, **facts):
         dataset_sha256=manifest.fingerprint(table),
         metrics=metrics.evaluate(y_true, y_prob, study.class_names),
         versions=package_versions(),
-        commit=_git_commit(),
+        commit=git_commit(),
         recorded_at=_now().isoformat(timespec="seconds"),
         test_id=test["sha256"].to_numpy(dtype=str),
         y_true=y_true,
@@ -211,7 +211,8 @@ def _now():
     return datetime.datetime.now(datetime.UTC)
 
 
-def _git_commit():
+def git_commit():
+    """The project's git commit, str; empty outside a checkout."""
     command = ["git", "-C", str(settings.PROJECT_FOLDER), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -5,6 +5,7 @@ A page holds a pane for every state of the controls, and the browser shows the o
 
 import base64
 import html
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -147,6 +148,11 @@ def list_facts(facts, *, label=None):
     rows = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
     named = f' aria-label="{html.escape(label)}"' if label else ""
     return f'<dl class="run-badge"{named}>{rows}</dl>'
+
+
+def as_html(text):
+    """A text as HTML: escaped, and what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _stack(panes, controls):

@@ -124,6 +124,7 @@ def test_book_executes_every_chapter_in_order_with_the_chosen_parameters(plan, m
         "16",
         "17",
         "18",
+        "19",
         "a1",
     ]
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {

@@ -348,3 +348,13 @@ def test_an_interrupted_state_is_taken_up_only_by_the_same_model_and_optimiser(t
     run = build(rate, dropout).fit(inputs, targets, epochs=4, verbose=0, callbacks=[resume])
     assert run.epoch == epochs
     assert len(resume.history["loss"]) == 4
+
+
+def test_a_saved_model_takes_plain_arrays_without_a_warning(tmp_path, recwarn):
+    inputs = keras.Input((4,), name="image")
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    training.save_model(model, tmp_path / "model.keras")
+    loaded = training.load_model(tmp_path / "model.keras")
+    values = np.ones((3, 4), np.float32)
+    np.testing.assert_allclose(loaded(values), model(values))
+    assert [str(warning.message) for warning in recwarn if "structure" in str(warning.message)] == []

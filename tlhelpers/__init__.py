@@ -94,7 +94,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "records": ["load_records", "make_record", "save_record"],
         "settings": ["exports_folder", "pocket_folder"],
         "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
-        "studies": ["get_study", "published_model", "published_numbers", "quote"],
+        "studies": ["describe_folder", "get_study", "published_model", "published_numbers", "quote"],
         "sweeps": ["load_sweep"],
         "summaries": [
             "accuracy_intervals",

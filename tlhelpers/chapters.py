@@ -284,7 +284,8 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
     """Opens a chapter: chooses the profile, prepares the device, seeds everything, sets the figures' style.
 
     Args:
-        study: str. A key of `studies.STUDIES`.
+        study: str or Study. A key of `studies.STUDIES`, or a study of one's own, as from `describe_folder`, which is
+            never replaced by drawings.
         profile: str. `"auto"` or a key of `profiles.PROFILES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -297,10 +298,11 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
         ValueError: when an argument has an unknown value; the message names the allowed ones.
     """
     chosen_profile = profiles.choose_profile(profile)
-    chosen_study = studies.get_study(study, drawn=chosen_profile.drawn)
+    if not isinstance(study, studies.Study):
+        study = studies.get_study(study, drawn=chosen_profile.drawn)
     manifest.check_protocol(protocol, seed)
     plotting.use_book_style()
-    return Chapter(chosen_study, chosen_profile, devices.prepare_device(seed), protocol, seed, per_class)
+    return Chapter(study, chosen_profile, devices.prepare_device(seed), protocol, seed, per_class)
 
 
 def glue(name, value, *, digits=1):

@@ -51,6 +51,8 @@ def find_archives(study):
         MissingDataError: when no source has one of them.
         BadArchiveError: when a copy does not match its checksum.
     """
+    if study.folder:
+        return [study.folder]
     for candidate in _dropped_archives():
         if is_archive_of(candidate, study):
             return [candidate]

@@ -1,6 +1,7 @@
 """One table: what each study is."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import yaml
@@ -78,6 +79,7 @@ class Study:
         kaggle: str or None. The Kaggle handle, `owner/dataset`.
         tfds: str or None. Its name in TensorFlow Datasets, for a second try where that package is installed.
         url: str or None. Or: the folder upstream that holds the archives.
+        folder: Path or None. Or: the folder that holds the images already.
         places: dict from an official part (`"train"`, `"validation"`, `"test"`, or `""` where there are none) to
             the Place of its images.
         tables: Tables or None. Where labels and parts stand in tables instead of folders.
@@ -109,6 +111,7 @@ class Study:
     kaggle: str | None = None
     tfds: str | None = None
     url: str | None = None
+    folder: Path | None = None
     places: dict = field(default_factory=ANYWHERE.copy)
     tables: Tables | None = None
     pixel_table: PixelTable | None = None
@@ -301,6 +304,42 @@ def get_study(name, *, drawn=False):
         image_size=study.drawn_size,
         places=ANYWHERE.copy(),
         tables=None,
+    )
+
+
+def describe_folder(folder, image_size=224):
+    """A study of one's own pictures, which stand in one folder for each class.
+
+    Args:
+        folder: Path. Its subfolders are the classes; what they hold is looked at when the study is opened.
+        image_size: int. Side of the square network input, pixels.
+
+    Returns:
+        Study. Named after the folder.
+
+    Raises:
+        ValueError: when there are fewer than two subfolders.
+    """
+    folder = Path(folder).expanduser().resolve()
+    inner = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    class_names = tuple(name for name in inner if not name.startswith("."))
+    if len(class_names) < 2:
+        raise ValueError(
+            "Pictures of one's own stand in a folder with at least two subfolders, one for each class. "
+            f"Received: {str(folder)!r} with the subfolders {list(class_names)}"
+        )
+    return Study(
+        name=folder.name,
+        title=folder.name,
+        shows=folder.name,
+        class_names=class_names,
+        archives={},
+        folder=folder,
+        image_size=image_size,
+        drawn_size=image_size,
+        backbone="mobilenetv2_100",
+        published_count=0,
+        published_test_count=0,
     )
 
 

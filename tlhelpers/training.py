@@ -89,7 +89,7 @@ def save_model(model, path):
         path: Path, ending in `.keras`.
     """
     with files.atomic_file(path) as temporary:
-        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+        keras.Model(model.input, model.output, name=model.name).save(temporary)
 
 
 def load_model(path):

@@ -14,7 +14,7 @@ SEEDS ?= 0 1 2
 PORT ?= 8000
 SWEEP ?= models
 
-.PHONY: help book test lint format serve records sweep pocket colab colab-check clean
+.PHONY: help book test lint format serve links records sweep pocket colab colab-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,9 @@ format: $(READY) ## format code and strip notebooks
 
 serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+links: $(READY) ## check that the links of the built book lead somewhere (needs the internet)
+	$(BIN)/jupyter-book build _build/source --path-output . --builder linkcheck
 
 records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, SEEDS, ONLY); resumable
 	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))

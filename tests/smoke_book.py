@@ -8,6 +8,7 @@ import pytest
 from tlhelpers import build, settings
 
 CHAPTERS = build.list_chapters()
+REPOSITORY = "owner/name"  # so that the pages are those that would be published
 PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
 
 
@@ -45,5 +46,5 @@ def execute_chapters(folder):
 def build_pages(folder):
     """The site of executed chapters: the path of its first page."""
     with surroundings_of(folder):
-        build.stage_source(CHAPTERS)
+        build.stage_source(CHAPTERS, repository=REPOSITORY)
         return build.build_site()

@@ -136,6 +136,39 @@ def test_everything_that_can_be_used_is_reached_with_the_tabulator_key(visit, na
     assert page.evaluate("[...window.waiting].map(element => element.outerHTML.slice(0, 200))") == []
 
 
+def test_a_published_page_has_a_card_and_a_place_on_the_map(visit, site):
+    page = visit("book/04_frozen_backbone.html")
+    assert page.get_attribute("meta[property='og:title']", "content") == "A frozen backbone"
+    card = page.get_attribute("meta[property='og:image']", "content").removeprefix("https://owner.github.io/name/")
+    assert (site / card).is_file()
+    places = (site / "sitemap.xml").read_text(encoding="utf-8")
+    assert "<loc>https://owner.github.io/name/book/04_frozen_backbone.html</loc>" in places
+
+
+def test_a_chapter_leads_to_its_copy_in_notebook_services(visit):
+    links = visit("book/04_frozen_backbone.html").locator("p.times a")
+    copy = "/owner/name/blob/notebooks/book/04_frozen_backbone.ipynb"
+    assert [link.inner_text() for link in links.all()] == ["run in Colab", "run in Kaggle"]
+    assert all(link.get_attribute("href").endswith(copy) for link in links.all())
+
+
+def test_an_answer_of_a_quiz_opens_with_a_key_and_closes_the_one_before(visit):
+    page = visit("book/04_frozen_backbone.html")
+    answers = page.locator(".quiz").first.locator("details")
+    for number in (0, 1):
+        answers.nth(number).locator("summary").press("Enter")
+        assert [answer.get_attribute("open") is not None for answer in answers.all()].index(True) == number
+        assert answers.nth(number).locator("p").inner_text().startswith(("✓ Right.", "✗ Not this one."))
+    assert page.locator(".quiz details[open]").count() == 1
+
+
+def test_exercises_are_numbered_and_their_solutions_are_hidden(visit):
+    page = visit("book/04_frozen_backbone.html")
+    assert page.locator("div.exercise .admonition-title").first.inner_text().startswith("Exercise")
+    hidden = page.locator("div.solution details, details.solution").first
+    assert not hidden.evaluate("element => element.open")
+
+
 def test_the_search_finds_a_chapter(visit):
     page = visit("search.html?q=convolution")
     page.wait_for_selector("#search-results li a")

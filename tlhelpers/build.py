@@ -176,7 +176,7 @@ def stage_source(chapters, *, executed=None, repository=None):
     notebooks = {chapter: nbformat.read(STAGING_FOLDER / chapter, as_version=4) for chapter in chapters}
     config["html"]["extra_footer"] = report.read_badge(notebooks[chapters[0]])
     if repository:
-        config["sphinx"]["config"]["notebook_repository"] = repository
+        add_publishing(config, repository)
     files.write_text(STAGING_FOLDER / "_config.yml", yaml.safe_dump(config, sort_keys=False))
     for path in sorted((settings.PROJECT_FOLDER / "book").rglob("*")):
         relative = path.relative_to(settings.PROJECT_FOLDER)
@@ -191,6 +191,22 @@ def stage_source(chapters, *, executed=None, repository=None):
 
     frontpage.write_result(STAGING_FOLDER / "book")
     report.write_report(STAGING_FOLDER / "book", notebooks, chapters if executed is None else executed)
+
+
+def add_publishing(config, repository):
+    """Adds to a configuration what pages need that many will read: links to notebook services, a map of the site, and
+    cards for those who pass a link on.
+
+    Args:
+        config: dict. The contents of `_config.yml`, changed in place.
+        repository: str. `owner/name` on GitHub, whose pages the site is published on.
+    """
+    owner, name = repository.split("/")
+    address = f"https://{owner.lower()}.github.io/{name}/"
+    config["html"]["baseurl"] = address
+    sphinx = config["sphinx"]
+    sphinx["extra_extensions"] = [*sphinx["extra_extensions"], "sphinx_sitemap", "sphinxext.opengraph"]
+    sphinx["config"] |= {"notebook_repository": repository, "sitemap_url_scheme": "{link}", "ogp_site_url": address}
 
 
 def build_site():

@@ -326,3 +326,15 @@ def test_foot_of_every_page_is_the_badge_of_the_first_chapter(staged):
     build.stage_source(["book/01.ipynb"])
     config = yaml.safe_load((staged / "_config.yml").read_text())
     assert config == {"title": "A book", "html": {"use_edit_page_button": True, "extra_footer": BADGE}}
+
+
+def test_a_published_site_names_its_address_and_a_repository_of_another_form_is_refused():
+    config = {"html": {}, "sphinx": {"extra_extensions": ["tlhelpers.site"], "config": {"numfig": True}}}
+    build.add_publishing(config, "Owner/some.name")
+    assert (
+        config["html"]["baseurl"] == config["sphinx"]["config"]["ogp_site_url"] == "https://owner.github.io/some.name/"
+    )
+    assert config["sphinx"]["extra_extensions"][0] == "tlhelpers.site"
+    assert config["sphinx"]["config"]["numfig"]
+    with pytest.raises(ValueError, match="A repository is written owner/name. Received: 'owner'"):
+        build.add_publishing(config, "owner")

@@ -26,6 +26,7 @@ STAGING_FOLDER = BUILD_FOLDER / "source"
 OUTPUT_FOLDER = settings.PROJECT_FOLDER  # jupyter-book adds _build/html
 CELL_TIMEOUT_SECONDS = 3600
 KERNEL = "python3"
+REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
 # What TensorFlow and LiteRT say while they load, before any setting can silence it.
 STARTUP_MESSAGE = re.compile(r"WARNING: All log messages before absl::InitializeLog|I0000 \d|INFO:")
@@ -201,12 +202,24 @@ def add_publishing(config, repository):
         config: dict. The contents of `_config.yml`, changed in place.
         repository: str. `owner/name` on GitHub, whose pages the site is published on.
     """
+    check_repository(repository)
     owner, name = repository.split("/")
     address = f"https://{owner.lower()}.github.io/{name}/"
     config["html"]["baseurl"] = address
     sphinx = config["sphinx"]
     sphinx["extra_extensions"] = [*sphinx["extra_extensions"], "sphinx_sitemap", "sphinxext.opengraph"]
-    sphinx["config"] |= {"notebook_repository": repository, "sitemap_url_scheme": "{link}", "ogp_site_url": address}
+    sphinx["config"] |= {
+        "notebook_repository": repository,
+        "sitemap_url_scheme": "{link}",
+        "ogp_site_url": address,
+        "ogp_social_cards": dict.fromkeys(("image", "image_mini"), "book/_static/logo.png"),
+    }
+
+
+def check_repository(repository):
+    """Raises a ValueError when a repository is not written `owner/name`."""
+    if not REPOSITORY.fullmatch(repository):
+        raise ValueError(f"A repository is written owner/name. Received: {repository!r}")
 
 
 def build_site():
@@ -246,6 +259,8 @@ def build_book(*, profile="auto", protocol="careful", seed=0, only=None, reposit
     """
     chosen = profiles.choose_profile(profile)
     manifest.check_protocol(protocol, seed)
+    if repository:
+        check_repository(repository)
     study = studies.get_study("flowers", drawn=chosen.drawn)
     sources.prepare_images(study)
     checkpoints.find_weights(checkpoints.WEIGHT_FILES[chosen.weights][chosen.backbone or study.backbone])

@@ -13,10 +13,9 @@ from pathlib import Path
 import nbformat
 from nbformat import v4
 
-from tlhelpers import build, files
+from tlhelpers import build, files, settings
 
 STAMPED_FOLDER = build.BUILD_FOLDER / "colab"
-REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 REFERENCE = re.compile(r"[A-Za-z0-9._/-]+")
 INSTALL = """\
 # Installs the helpers of the book. What the service brings, TensorFlow above all, stays as it is.
@@ -39,15 +38,14 @@ def stamp_chapters(repository, reference="main", *, folder=None):
     Raises:
         ValueError: when the repository or the reference is not of that form.
     """
-    if not REPOSITORY.fullmatch(repository):
-        raise ValueError(f"A repository is written owner/name. Received: {repository!r}")
+    build.check_repository(repository)
     if not REFERENCE.fullmatch(reference):
         raise ValueError(f"A reference is a branch, a tag or a commit. Received: {reference!r}")
     folder = Path(folder or STAMPED_FOLDER)
     source = INSTALL.format(repository=repository, reference=reference).rstrip()
     copies = []
     for chapter in build.list_chapters():
-        notebook = nbformat.read(build.settings.PROJECT_FOLDER / chapter, as_version=4)
+        notebook = nbformat.read(settings.PROJECT_FOLDER / chapter, as_version=4)
         notebook.cells.insert(0, v4.new_code_cell(source, id="install"))
         copies.append(folder / chapter)
         files.write_text(copies[-1], nbformat.writes(notebook) + "\n")

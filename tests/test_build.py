@@ -1,11 +1,15 @@
 """Executing chapters and building the site: what happens when something is not as it should be."""
 
+import base64
+import io
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from nbformat import v4
+from PIL import Image
 
 from tlhelpers import build, checkpoints, devices, drawings, frontpage, profiles, records, settings, sources, studies
 
@@ -336,5 +340,24 @@ def test_a_published_site_names_its_address_and_a_repository_of_another_form_is_
     )
     assert config["sphinx"]["extra_extensions"][0] == "tlhelpers.site"
     assert config["sphinx"]["config"]["numfig"]
-    with pytest.raises(ValueError, match="A repository is written owner/name. Received: 'owner'"):
+    with pytest.raises(ValueError, match=r"A repository is written owner/name\. Received: 'owner'"):
         build.add_publishing(config, "owner")
+
+
+def picture_output(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return v4.new_output("display_data", data={"image/png": base64.b64encode(stream.getvalue()).decode()})
+
+
+def test_pictures_become_small_and_drawn_lines_stay_exact():
+    soft = np.sin(np.linspace(0, 6, 128))[:, None, None] * 90 + np.random.default_rng(0).normal(128, 4, (128, 128, 3))
+    lines = np.full((64, 64, 3), 255, np.uint8)
+    lines[::8] = 0
+    notebook = executed_cell(picture_output(soft.astype(np.uint8)), picture_output(lines), stream("stdout", "1"))
+    before = len(notebook.cells[0].outputs[0].data["image/png"])
+    build.shrink_pictures(notebook)
+    picture, drawing, _ = notebook.cells[0].outputs
+    assert list(picture.data) == ["image/jpeg"]
+    assert len(picture.data["image/jpeg"]) < before / 2
+    assert list(drawing.data) == ["image/png"]

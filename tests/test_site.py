@@ -16,13 +16,28 @@ def finish(**context):
 
 def test_scripts_of_the_unused_extension_are_left_out_and_others_stay():
     kept = [_JavaScript("_static/togglebutton.js"), _JavaScript("", body="let toggleHint = 'show'")]
-    unused = [_JavaScript("_static/sphinx-thebe.js"), _JavaScript("", body='const THEBE_JS_URL = "…"')]
+    unused = [_JavaScript("_static/sphinx-thebe.js?v=1"), _JavaScript("", body='const THEBE_JS_URL = "…"')]
     assert finish(script_files=[unused[0], kept[0], unused[1], kept[1]])["script_files"] == kept
 
 
 def test_what_a_page_embeds_is_not_searched_for_the_unused_extension():
     state = [_JavaScript("", type="application/json", body='{"image": "ThEbE…", "text": "const THEBE_JS_URL"}')]
     assert finish(script_files=list(state))["script_files"] == state
+
+
+def test_scripts_wait_for_the_page_but_not_the_one_that_a_line_in_it_needs():
+    waits, needed, line = (
+        _JavaScript("_static/book.js"),
+        _JavaScript("_static/documentation_options.js?v=1"),
+        _JavaScript("", body="DOCUMENTATION_OPTIONS.pagename = 'x'"),
+    )
+    finish(script_files=[waits, needed, line])
+    assert [dict(script.attributes) for script in (waits, needed)] == [{"defer": "defer"}, {}]
+    assert "defer" not in line.attributes
+
+
+def test_the_script_that_draws_icons_a_second_time_is_left_out():
+    assert finish(script_files=[_JavaScript("_static/scripts/fontawesome.js?digest=1")])["script_files"] == []
 
 
 def test_a_page_without_scripts_and_text_stays_as_it_is():

@@ -5,6 +5,8 @@ python -m tlhelpers.build records --profile full --protocol published --seeds 0 
 """
 
 import argparse
+import base64
+import io
 import itertools
 import os
 import re
@@ -18,6 +20,7 @@ import nbformat
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 
 from tlhelpers import checkpoints, files, manifest, profiles, records, report, settings, sources, studies
 
@@ -26,6 +29,7 @@ STAGING_FOLDER = BUILD_FOLDER / "source"
 OUTPUT_FOLDER = settings.PROJECT_FOLDER  # jupyter-book adds _build/html
 CELL_TIMEOUT_SECONDS = 3600
 KERNEL = "python3"
+JPEG_QUALITY, WORTH_IT = 90, 0.5  # percent; the share of a PNG's bytes below which a JPEG takes its place
 REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
 # What TensorFlow and LiteRT say while they load, before any setting can silence it.
@@ -127,6 +131,7 @@ def execute_chapter(source, destination, parameters, *, folder=settings.PROJECT_
         drop_startup_messages(notebook)
         check_outputs(notebook, source.name)
         hide_injected_parameters(notebook)
+        shrink_pictures(notebook)
         notebook.metadata.update(memory)
         nbformat.write(notebook, temporary)
     return time.perf_counter() - started
@@ -151,6 +156,20 @@ def check_outputs(notebook, name):
                 raise ChapterError(f"{name}, cell {index}: {output.ename}: {output.evalue}")
             if output.output_type == "stream" and output.name == "stderr":
                 raise ChapterError(f"{name}, cell {index} wrote to stderr: {output.text[:500]}")
+
+
+def shrink_pictures(notebook):
+    """Turns figures that are mostly photographs or drawings into JPEG, which takes a fraction of their bytes."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            encoded = output.get("data", {}).get("image/png")
+            if encoded:
+                drawn = io.BytesIO(base64.b64decode(encoded))
+                with Image.open(drawn) as image, io.BytesIO() as stream:
+                    image.convert("RGB").save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+                    if stream.tell() < WORTH_IT * drawn.getbuffer().nbytes:
+                        output.data["image/jpeg"] = base64.b64encode(stream.getvalue()).decode()
+                        del output.data["image/png"]
 
 
 def hide_injected_parameters(notebook):

@@ -6,9 +6,10 @@ import json
 
 from docutils import nodes
 
-# Beginnings of what the extension sphinx-thebe adds, which runs cells on a server elsewhere: its settings come twice
-# and fail the second time.
-UNUSED_FILE, UNUSED_BODY = "_static/sphinx-thebe.js", "const THEBE_JS_URL"
+# Beginnings of what nothing here uses. The extension sphinx-thebe runs cells on a server elsewhere, and its settings
+# come twice and fail the second time. The theme draws its icons a second time with a script of half a megabyte.
+UNUSED_FILES, UNUSED_BODY = ("_static/sphinx-thebe.js", "_static/scripts/fontawesome.js"), "const THEBE_JS_URL"
+NEEDED_AT_ONCE = "_static/documentation_options.js"  # by a line further down the page
 
 # What opens a notebook that lies on GitHub.
 SERVICES = {
@@ -25,9 +26,11 @@ CORRECTIONS = {
 
 
 def finish_page(app, pagename, templatename, context, doctree):
-    """Takes unused scripts off a page and corrects its roles and labels; Sphinx calls it for every page."""
+    """Takes unused scripts off a page, lets the others wait until it is shown, and corrects its roles and labels;
+    Sphinx calls it for every page.
+    """
     scripts = context.get("script_files", [])
-    scripts[:] = [script for script in scripts if not _is_unused(script)]
+    scripts[:] = [_deferred(script) for script in scripts if not _is_unused(script)]
     if "body" in context:
         context["body"] = correct_roles(context["body"])
 
@@ -91,5 +94,12 @@ def setup(app):
 
 def _is_unused(script):
     if script.filename:
-        return str(script.filename).startswith(UNUSED_FILE)
+        return str(script.filename).startswith(UNUSED_FILES)
     return script.attributes.get("body", "").startswith(UNUSED_BODY)
+
+
+def _deferred(script):
+    """The script, marked to run when the page has been read; scripts so marked keep their order."""
+    if script.filename and not str(script.filename).startswith(NEEDED_AT_ONCE):
+        script.attributes["defer"] = "defer"
+    return script

@@ -44,7 +44,7 @@ format: $(READY) ## format code and strip notebooks
 	$(BIN)/nbstripout book/*.ipynb
 
 serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
-	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	$(BIN)/python -m http.server $(PORT) --protocol HTTP/1.1 --bind 127.0.0.1 --directory _build/html
 
 links: $(READY) ## check that the links of the built book lead somewhere (needs the internet)
 	$(BIN)/jupyter-book build _build/source --path-output . --builder linkcheck

@@ -43,7 +43,9 @@ def list_pages():
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files and keeps no log."""
+    """Serves files as `make serve` does, and keeps no log."""
+
+    protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):
         """Says nothing."""

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
-from sphinx.builders.html._assets import _JavaScript
+from PIL import Image
+from sphinx.builders.html._assets import _CascadingStyleSheet, _JavaScript
 
 from tlhelpers import site
 
@@ -20,24 +21,50 @@ def test_scripts_of_the_unused_extension_are_left_out_and_others_stay():
     assert finish(script_files=[unused[0], kept[0], unused[1], kept[1]])["script_files"] == kept
 
 
+def test_style_sheets_of_the_unused_extension_are_left_out():
+    kept, unused = _CascadingStyleSheet("_static/book.css"), _CascadingStyleSheet("_static/sphinx-thebe.css?v=4")
+    assert finish(css_files=[unused, kept])["css_files"] == [kept]
+
+
 def test_what_a_page_embeds_is_not_searched_for_the_unused_extension():
     state = [_JavaScript("", type="application/json", body='{"image": "ThEbE…", "text": "const THEBE_JS_URL"}')]
     assert finish(script_files=list(state))["script_files"] == state
 
 
 def test_scripts_wait_for_the_page_but_not_the_one_that_a_line_in_it_needs():
-    waits, needed, line = (
-        _JavaScript("_static/book.js"),
-        _JavaScript("_static/documentation_options.js?v=1"),
-        _JavaScript("", body="DOCUMENTATION_OPTIONS.pagename = 'x'"),
+    page = (
+        '<script src="../_static/documentation_options.js?v=9"></script>\n'
+        '<script data-prefix="tabs-" src="../_static/design-tabs.js"></script>\n'
+        '<script defer src="../_static/scripts/bootstrap.js"></script>\n'
+        "<script>DOCUMENTATION_OPTIONS.pagename = 'x'</script>\n"
     )
-    finish(script_files=[waits, needed, line])
-    assert [dict(script.attributes) for script in (waits, needed)] == [{"defer": "defer"}, {}]
-    assert "defer" not in line.attributes
+    assert site.lighten(page) == page.replace("<script data", "<script defer data")
 
 
 def test_the_script_that_draws_icons_a_second_time_is_left_out():
-    assert finish(script_files=[_JavaScript("_static/scripts/fontawesome.js?digest=1")])["script_files"] == []
+    script = '<script defer src="../_static/scripts/fontawesome.js?digest=55"></script>\n'
+    assert site.lighten(f"<head>\n{script}</head>") == "<head>\n</head>"
+
+
+@pytest.mark.parametrize(
+    ("failed", "form", "lightened"), [(None, "html", 1), (OSError(), "html", 0), (None, "latex", 0)]
+)
+def test_pages_are_lightened_when_all_are_written(tmp_path, failed, form, lightened):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "page.html").write_text('<script src="a.js"></script>')
+    site.lighten_pages(SimpleNamespace(outdir=str(tmp_path), builder=SimpleNamespace(format=form)), failed)
+    assert (tmp_path / "book" / "page.html").read_text().count("defer") == lightened
+
+
+def test_pictures_keep_their_place_free_and_come_when_they_are_scrolled_to(tmp_path):
+    (tmp_path / "_images").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "_images" / "a b.png")
+    (tmp_path / "book").mkdir()
+    picture = '<img alt="A" src="../_images/a%20b.png" />'
+    others = '<img src="../_static/logo.png"/><img width="5" src="../_images/a%20b.png"/><img src="../_images/x.svg"/>'
+    text = site.delay_pictures(picture + others + picture, tmp_path / "book")
+    sized = '<img alt="A" src="../_images/a%20b.png" width="40" height="30"{} />'
+    assert text == sized.format("") + others + sized.format(' loading="lazy"')
 
 
 def test_a_page_without_scripts_and_text_stays_as_it_is():
@@ -124,4 +151,5 @@ def test_the_extension_has_the_last_word_on_a_page():
 
     site.setup(SimpleNamespace(connect=connect, add_config_value=lambda *_: None))
     assert connected.pop(site.finish_page) == ("html-page-context", 900)
+    assert connected.pop(site.lighten_pages) == ("build-finished", 500)
     assert connected == dict.fromkeys((site.explain_terms, site.describe_chapter), ("doctree-resolved", 500))

@@ -32,8 +32,10 @@ KERNEL = "python3"
 JPEG_QUALITY, WORTH_IT = 90, 0.5  # percent; the share of a PNG's bytes below which a JPEG takes its place
 REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
-# What TensorFlow and LiteRT say while they load, before any setting can silence it.
-STARTUP_MESSAGE = re.compile(r"WARNING: All log messages before absl::InitializeLog|I0000 \d|INFO:")
+# What TensorFlow and LiteRT say while they load or convert, before any setting can silence it.
+STARTUP_MESSAGE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|I0000 \d|W0000 .*tf_tfl_flatbuffer_helpers|INFO:"
+)
 
 # By study: the chapters that train, and the records each leaves for one protocol and seed.
 RECORDED_CHAPTERS = {

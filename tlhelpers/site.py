@@ -2,20 +2,32 @@
 meaning of a glossary's term wherever it is linked, and what a chapter takes.
 """
 
+import itertools
 import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
 
 from docutils import nodes
+from PIL import Image
 
-# Beginnings of what nothing here uses. The extension sphinx-thebe runs cells on a server elsewhere, and its settings
-# come twice and fail the second time. The theme draws its icons a second time with a script of half a megabyte.
-UNUSED_FILES, UNUSED_BODY = ("_static/sphinx-thebe.js", "_static/scripts/fontawesome.js"), "const THEBE_JS_URL"
-NEEDED_AT_ONCE = "_static/documentation_options.js"  # by a line further down the page
+# Beginnings of what the extension sphinx-thebe adds, which runs cells on a server elsewhere: its settings come twice
+# and fail the second time.
+UNUSED_FILES, UNUSED_BODY = ("_static/sphinx-thebe.js", "_static/sphinx-thebe.css"), "const THEBE_JS_URL"
+
+# The theme's icons come as a font; this script of half a megabyte draws them once more.
+SECOND_ICONS = re.compile(r"<script[^>]*/scripts/fontawesome\.js[^>]*></script>\n?")
+# Scripts that stop a page from being shown until they have run, but for one that a line further down needs at once.
+BLOCKING = re.compile(r"<script(?=[^>]*\ssrc=)(?![^>]*\s(?:defer|async)\b)(?![^>]*documentation_options\.js)")
 
 # What opens a notebook that lies on GitHub.
 SERVICES = {
     "Colab": "https://colab.research.google.com/github/{}",
     "Kaggle": "https://www.kaggle.com/kernels/welcome?src=https://github.com/{}",
 }
+
+# The pictures that chapters have drawn; nothing has given them a size.
+PICTURE = re.compile(r'<img(?![^>]*\s(?:width|height)=)[^>]*?\ssrc="(?P<source>[^":]*_images/[^"]+\.(?:png|jpe?g))"')
 
 # What screen readers are told wrongly, and what they should be told.
 CORRECTIONS = {
@@ -26,11 +38,10 @@ CORRECTIONS = {
 
 
 def finish_page(app, pagename, templatename, context, doctree):
-    """Takes unused scripts off a page, lets the others wait until it is shown, and corrects its roles and labels;
-    Sphinx calls it for every page.
-    """
-    scripts = context.get("script_files", [])
-    scripts[:] = [_deferred(script) for script in scripts if not _is_unused(script)]
+    """Takes unused files off a page and corrects its roles and labels; Sphinx calls it for every page."""
+    for kind in ("script_files", "css_files"):
+        wanted = [file for file in context.get(kind, []) if not _is_unused(file)]
+        context.get(kind, [])[:] = wanted
     if "body" in context:
         context["body"] = correct_roles(context["body"])
 
@@ -40,6 +51,40 @@ def correct_roles(body):
     for wrong, right in CORRECTIONS.items():
         body = body.replace(wrong, right)
     return body
+
+
+def lighten_pages(app, exception):
+    """Lets all that a page can be read without wait until the page is shown; Sphinx calls it at the end."""
+    if exception is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = delay_pictures(lighten(page.read_text(encoding="utf-8")), page.parent)
+            page.write_text(text, encoding="utf-8")
+
+
+def lighten(text):
+    """A page's HTML, str, without the icons' second coming, and with scripts that run when the page has been read."""
+    return BLOCKING.sub("<script defer", SECOND_ICONS.sub("", text))
+
+
+def delay_pictures(text, folder):
+    """A page's HTML, str, whose pictures come when they are scrolled to, all but the first, and keep their place free.
+
+    Args:
+        text: str. The page.
+        folder: Path. The folder it lies in, from which its links start.
+
+    Returns:
+        str.
+    """
+    pictures = itertools.count()
+
+    def delay(tag):
+        with Image.open(folder / unquote(tag["source"])) as image:
+            width, height = image.size
+        lazy = ' loading="lazy"' if next(pictures) else ""
+        return f'{tag[0]} width="{width}" height="{height}"{lazy}'
+
+    return PICTURE.sub(delay, text)
 
 
 def explain_terms(app, doctree, docname):
@@ -89,17 +134,11 @@ def setup(app):
     app.connect("doctree-resolved", describe_chapter)
     app.add_config_value("notebook_repository", None, "env", [str])
     app.connect("html-page-context", finish_page, priority=900)  # after all who add to a page
+    app.connect("build-finished", lighten_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _is_unused(script):
-    if script.filename:
-        return str(script.filename).startswith(UNUSED_FILES)
-    return script.attributes.get("body", "").startswith(UNUSED_BODY)
-
-
-def _deferred(script):
-    """The script, marked to run when the page has been read; scripts so marked keep their order."""
-    if script.filename and not str(script.filename).startswith(NEEDED_AT_ONCE):
-        script.attributes["defer"] = "defer"
-    return script
+def _is_unused(file):
+    if file.filename:
+        return str(file.filename).startswith(UNUSED_FILES)
+    return file.attributes.get("body", "").startswith(UNUSED_BODY)

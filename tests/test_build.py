@@ -333,13 +333,18 @@ def test_foot_of_every_page_is_the_badge_of_the_first_chapter(staged):
 
 
 def test_a_published_site_names_its_address_and_a_repository_of_another_form_is_refused():
-    config = {"html": {}, "sphinx": {"extra_extensions": ["tlhelpers.site"], "config": {"numfig": True}}}
+    config = {
+        "title": "A book",
+        "html": {},
+        "sphinx": {"extra_extensions": ["tlhelpers.site"], "config": {"numfig": True}},
+    }
     build.add_publishing(config, "Owner/some.name")
     assert (
         config["html"]["baseurl"] == config["sphinx"]["config"]["ogp_site_url"] == "https://owner.github.io/some.name/"
     )
     assert config["sphinx"]["extra_extensions"][0] == "tlhelpers.site"
     assert config["sphinx"]["config"]["numfig"]
+    assert config["sphinx"]["config"]["ogp_site_name"] == "A book"
     with pytest.raises(ValueError, match=r"A repository is written owner/name\. Received: 'owner'"):
         build.add_publishing(config, "owner")
 

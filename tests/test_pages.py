@@ -1,13 +1,16 @@
 """The built pages in a real browser: quiet, at home, readable and within reach for everyone."""
 
 import functools
+import gzip
 import json
+import re
 import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import requests
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
@@ -19,6 +22,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
+MOST_BYTES, MOST_JUMPED, LATEST_SECONDS = 2_000_000, 0.1, 1.5
 MOST_TABS, MOST_STEPS = 1500, 20
 CLASSIFIER = "book/18_in_the_browser.html"
 VIEWS = ".widget-box-reserved"
@@ -140,9 +144,11 @@ def test_everything_that_can_be_used_is_reached_with_the_tabulator_key(visit, na
 
 def test_a_published_page_has_a_card_and_a_place_on_the_map(visit, site):
     page = visit("book/04_frozen_backbone.html")
-    assert page.get_attribute("meta[property='og:title']", "content") == "A frozen backbone"
+    assert page.get_attribute("meta[property='og:title']", "content") == "4. A frozen backbone"
     card = page.get_attribute("meta[property='og:image']", "content").removeprefix("https://owner.github.io/name/")
     assert (site / card).is_file()
+    said = page.get_attribute("meta[property='og:description']", "content")
+    assert said.startswith("Our MobileNetV2")
     places = (site / "sitemap.xml").read_text(encoding="utf-8")
     assert "<loc>https://owner.github.io/name/book/04_frozen_backbone.html</loc>" in places
 
@@ -164,11 +170,15 @@ def test_an_answer_of_a_quiz_opens_with_a_key_and_closes_the_one_before(visit):
     assert page.locator(".quiz details[open]").count() == 1
 
 
-def test_exercises_are_numbered_and_their_solutions_are_hidden(visit):
+def test_exercises_are_numbered_and_a_solution_opens_with_a_key(visit):
     page = visit("book/04_frozen_backbone.html")
-    assert page.locator("div.exercise .admonition-title").first.inner_text().startswith("Exercise")
-    hidden = page.locator("div.solution details, details.solution").first
-    assert not hidden.evaluate("element => element.open")
+    assert page.locator("div.exercise .admonition-title").first.inner_text() == "Exercise 4.1"
+    solution = page.locator("div.solution").first
+    assert solution.locator(".admonition-title").inner_text().startswith("Solution to Exercise 4.1")
+    text = solution.locator("section")
+    assert not text.is_visible()
+    solution.locator("button").press("Enter")
+    text.wait_for(state="visible")
 
 
 def test_the_search_finds_a_chapter(visit):
@@ -360,3 +370,37 @@ def test_the_open_classifier_has_no_serious_barrier_and_fits_a_phone(classifier,
 def test_a_browser_without_webassembly_is_told_so(visit):
     place = visit(CLASSIFIER, script="delete globalThis.WebAssembly").locator(".flower-classifier")
     assert "This browser has no WebAssembly" in place.inner_text()
+
+
+# What the browser tells of a page's first seconds: when its largest part was drawn, and how far parts have jumped.
+OBSERVE = """
+    window.seen = {drawn: Infinity, jumped: 0};
+    const observe = (type, note) => new PerformanceObserver(
+        (list) => list.getEntries().forEach(note)).observe({type, buffered: true});
+    observe("largest-contentful-paint", (entry) => seen.drawn = entry.startTime / 1000);
+    observe("layout-shift", (entry) => seen.jumped += entry.hadRecentInput ? 0 : entry.value);
+"""
+
+
+def test_a_page_is_light_and_its_parts_stay_where_they_are(visit, address, name):
+    page = visit(name, script=OBSERVE)
+    files = [requests.get(url, timeout=10) for url in set(page.asked) if url.startswith(address)]
+    sizes = [len(gzip.compress(f.content) if is_text(f) else f.content) for f in files]
+    assert sum(sizes) <= MOST_BYTES
+    assert page.evaluate("seen.jumped") <= MOST_JUMPED
+
+
+def is_text(response):
+    """Whether a web host would compress a file on its way."""
+    return re.search("text|javascript|json|svg", response.headers["content-type"]) is not None
+
+
+@pytest.mark.parametrize("name", ["book/index.html", "book/07_looking_inside.html"])
+def test_a_page_shows_early_on_a_slow_machine(visit, name):
+    def seconds():
+        page = visit("book/glossary.html", script=OBSERVE)
+        page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+        page.goto(page.url.replace("book/glossary.html", name), wait_until="networkidle")
+        return page.evaluate("seen.drawn")
+
+    assert any(seconds() <= LATEST_SECONDS for _ in range(5))  # the tests' machine may be busy with something else

@@ -233,6 +233,7 @@ def add_publishing(config, repository):
         "notebook_repository": repository,
         "sitemap_url_scheme": "{link}",
         "ogp_site_url": address,
+        "ogp_site_name": config["title"],
         "ogp_social_cards": dict.fromkeys(("image", "image_mini"), "book/_static/logo.png"),
     }
 

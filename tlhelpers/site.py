@@ -2,6 +2,7 @@
 meaning of a glossary's term wherever it is linked, and what a chapter takes.
 """
 
+import html
 import itertools
 import json
 import re
@@ -104,15 +105,15 @@ def describe_chapter(app, doctree, docname):
     """
     metadata = app.env.metadata[docname]
     if "kernelspec" in metadata:
-        line = nodes.paragraph("", f"{max(1, metadata['wordcount']['minutes'])} min to read", classes=["times"])
+        facts = [f"{max(1, metadata['wordcount']['minutes'])} min to read"]
         seconds = json.loads(metadata.get("papermill", "{}")).get("duration")
         if seconds is not None:
-            line += nodes.Text(f" · ran in {round(seconds)} s")
+            facts.append(f"ran in {round(seconds)} s")
         for service, address in SERVICES.items() if app.config.notebook_repository else ():
-            place = f"{app.config.notebook_repository}/blob/notebooks/{docname}.ipynb"
-            line += nodes.Text(" · ")
-            line += nodes.reference("", f"run in {service}", refuri=address.format(place))
-        next(doctree.findall(nodes.section)).insert(1, line)
+            place = address.format(f"{app.config.notebook_repository}/blob/notebooks/{docname}.ipynb")
+            facts.append(f'<a href="{html.escape(place)}">run in {service}</a>')
+        line = f'<p class="times">{" · ".join(facts)}</p>'  # raw, so that it is not taken for the page's first words
+        next(doctree.findall(nodes.section)).insert(1, nodes.raw("", line, format="html"))
 
 
 def collect_meanings(environment):

@@ -74,7 +74,10 @@ def test_error_output_fails_the_chapter():
 def test_only_tensorflows_startup_messages_are_dropped():
     startup = "WARNING: All log messages before absl::InitializeLog() is called\nI0000 00:00:17 port.cc:153] oneDNN\n"
     notebook = executed_cell(
-        stream("stderr", startup), stream("stderr", startup + "loss is NaN\n"), stream("stdout", "1")
+        stream("stderr", startup),
+        stream("stderr", startup + "loss is NaN\n"),
+        stream("stdout", "INFO:tensorflow:Assets written to: /tmp/x\n"),
+        stream("stdout", "1"),
     )
     build.drop_startup_messages(notebook)
     assert [output.text for output in notebook.cells[0].outputs] == ["loss is NaN\n", "1"]

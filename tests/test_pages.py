@@ -390,6 +390,24 @@ def test_a_page_is_light_and_its_parts_stay_where_they_are(visit, address, name)
     assert page.evaluate("seen.jumped") <= MOST_JUMPED
 
 
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_pictures_keep_their_shape(visit, name, viewport):
+    page = visit(name, viewport=viewport)
+    stretched = page.evaluate(
+        """async () => {
+            const pictures = [...document.querySelectorAll("main img")];
+            for (const picture of pictures) picture.loading = "eager";
+            await Promise.all(pictures.map(picture => picture.decode().catch(() => null)));
+            const inner = (picture, side, ...edges) => edges.reduce(
+                (rest, edge) => rest - parseFloat(getComputedStyle(picture)["padding" + edge]), picture["client" + side]);
+            const shown = p => inner(p, "Width", "Left", "Right") / inner(p, "Height", "Top", "Bottom");
+            const differs = p => Math.abs(shown(p) * p.naturalHeight / p.naturalWidth - 1) > 0.02;
+            return pictures.filter(p => p.clientWidth && differs(p)).map(p => p.src);
+        }"""
+    )
+    assert stretched == []
+
+
 def is_text(response):
     """Whether a web host would compress a file on its way."""
     return re.search("text|javascript|json|svg", response.headers["content-type"]) is not None

@@ -140,10 +140,10 @@ def execute_chapter(source, destination, parameters, *, folder=settings.PROJECT_
 
 
 def drop_startup_messages(notebook):
-    """Removes what TensorFlow writes to stderr while it loads; everything else on stderr stays."""
+    """Removes what TensorFlow says while it loads or converts, on whichever stream; everything else stays."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if output.output_type == "stream" and output.name == "stderr":
+            if output.output_type == "stream":
                 lines = output.text.splitlines(keepends=True)
                 output.text = "".join(line for line in lines if not STARTUP_MESSAGE.match(line))
         if "outputs" in cell:

@@ -14,7 +14,7 @@ SEEDS ?= 0 1 2
 PORT ?= 8000
 SWEEP ?= models
 
-.PHONY: help book test lint format serve links records sweep pocket colab colab-check clean
+.PHONY: help book test lint format serve pdf links records sweep pocket colab colab-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,9 @@ format: $(READY) ## format code and strip notebooks
 
 serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
 	$(BIN)/python -m http.server $(PORT) --protocol HTTP/1.1 --bind 127.0.0.1 --directory _build/html
+
+pdf: $(READY) ## print the built book into one PDF file (needs Chromium)
+	$(BIN)/python -m tlhelpers.pdf
 
 links: $(READY) ## check that the links of the built book lead somewhere (needs the internet)
 	$(BIN)/jupyter-book build _build/source --path-output . --builder linkcheck

@@ -6,20 +6,20 @@ import json
 import re
 import shutil
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import requests
-import yaml
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from pypdf import PdfReader
 
-from tlhelpers import settings
+from tlhelpers import pdf
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+BROWSER = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
 MOST_BYTES, MOST_JUMPED, LATEST_SECONDS = 2_000_000, 0.1, 1.5
@@ -36,29 +36,18 @@ WIDGETS = [
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(2400),  # the first slow test executes every chapter
-    pytest.mark.skipif(BROWSER is None, reason=f"none of {BROWSERS} is installed"),
+    pytest.mark.skipif(BROWSER is None, reason=f"none of {pdf.BROWSERS} is installed"),
 ]
 
 
 def list_pages():
-    toc = yaml.safe_load((settings.PROJECT_FOLDER / "_toc.yml").read_text(encoding="utf-8"))
-    files = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-    return [f"{name}.html" for name in files] + ["search.html", "genindex.html"]
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files as `make serve` does, and keeps no log."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        """Says nothing."""
+    return [f"{name}.html" for name in pdf.list_pages()] + ["search.html", "genindex.html"]
 
 
 @pytest.fixture(scope="session")
 def address(site):
     """The address of the site, served on this machine as `make serve` does."""
-    handler = functools.partial(QuietHandler, directory=str(site))
+    handler = functools.partial(pdf.QuietHandler, directory=str(site))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -367,6 +356,19 @@ def test_the_open_classifier_has_no_serious_barrier_and_fits_a_phone(classifier,
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+def test_the_book_is_printed_into_one_file_with_an_outline(site, tmp_path):
+    pages = ["book/index", "book/08_how_deep"]
+    with ThreadPoolExecutor(1) as apart:  # this thread's browser has an event loop already
+        sheets = apart.submit(pdf.print_book, site, tmp_path / "book.pdf", pages).result()
+    printed = PdfReader(tmp_path / "book.pdf")
+    assert len(printed.pages) == sheets > len(pages)
+    assert [item.title for item in printed.outline] == ["Transfer learning in CNNs", "8. How deep, how fast"]
+    first, text = printed.pages[0], "".join(page.extract_text() for page in printed.pages)
+    assert "What you will learn" in text
+    assert "What moves" in text  # a widget
+    assert first.mediabox.width == pytest.approx(595, abs=1)
+
+
 def test_a_browser_without_webassembly_is_told_so(visit):
     place = visit(CLASSIFIER, script="delete globalThis.WebAssembly").locator(".flower-classifier")
     assert "This browser has no WebAssembly" in place.inner_text()
@@ -399,7 +401,8 @@ def test_pictures_keep_their_shape(visit, name, viewport):
             for (const picture of pictures) picture.loading = "eager";
             await Promise.all(pictures.map(picture => picture.decode().catch(() => null)));
             const inner = (picture, side, ...edges) => edges.reduce(
-                (rest, edge) => rest - parseFloat(getComputedStyle(picture)["padding" + edge]), picture["client" + side]);
+                (rest, edge) => rest - parseFloat(getComputedStyle(picture)["padding" + edge]),
+                picture["client" + side]);
             const shown = p => inner(p, "Width", "Left", "Right") / inner(p, "Height", "Top", "Bottom");
             const differs = p => Math.abs(shown(p) * p.naturalHeight / p.naturalWidth - 1) > 0.02;
             return pictures.filter(p => p.clientWidth && differs(p)).map(p => p.src);

@@ -1,0 +1,107 @@
+"""The whole built book as one PDF file, printed page by page by Chromium.
+
+python -m tlhelpers.pdf
+"""
+
+import functools
+import shutil
+import sys
+import tempfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import yaml
+
+from tlhelpers import build, files, settings
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+DESTINATION = build.BUILD_FOLDER / "transfer-learning-in-cnns.pdf"
+PAPER = {"format": "A4", "scale": 0.75, "margin": dict.fromkeys(("top", "bottom", "left", "right"), "15mm")}
+
+# Pictures and widgets come when they are scrolled to; paper has no scrolling.
+SHOW_ALL = """async () => {
+    for (const picture of document.images) picture.loading = "eager";
+    for (let y = 0; y < document.body.scrollHeight; y += innerHeight) {
+        scrollTo(0, y);
+        await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    await Promise.all([...document.images].map((picture) => picture.decode().catch(() => null)));
+}"""
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files as `make serve` does, and keeps no log."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+def list_pages(folder=settings.PROJECT_FOLDER):
+    """The pages of the table of contents below a project's root, in reading order, as list of str without suffix."""
+    toc = yaml.safe_load((Path(folder) / "_toc.yml").read_text(encoding="utf-8"))
+    return [toc["root"], *(chapter["file"] for part in toc.get("parts", []) for chapter in part["chapters"])]
+
+
+def print_book(site, destination, pages, *, browser=None):
+    """Prints pages of a built site, and binds them into one file with an outline.
+
+    Args:
+        site: Path. The folder of the site.
+        destination: Path. The PDF file, written whole or not at all.
+        pages: list of str. Pages below `site`, without suffix.
+        browser: str or None. The program that prints; None means the first of `BROWSERS` that is found.
+
+    Returns:
+        int. The number of sheets.
+
+    Raises:
+        FileNotFoundError: when a page was not built, or there is no browser.
+    """
+    from playwright.sync_api import sync_playwright
+    from pypdf import PdfReader, PdfWriter
+
+    missing = [page for page in pages if not (site / f"{page}.html").is_file()]
+    if missing:
+        raise FileNotFoundError(f"The book is printed from its site: run `make book` first. Missing: {missing}")
+    browser = browser or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise FileNotFoundError(f"Pages are printed by one of {BROWSERS}. Received: none of them is installed")
+    handler = functools.partial(QuietHandler, directory=str(site))
+    writer = PdfWriter()
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        sync_playwright() as playwright,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        tab = chromium.new_page(color_scheme="light")
+        for name in files.progress(pages, description="Printing", unit="page"):
+            tab.goto(f"http://127.0.0.1:{server.server_port}/{name}.html", wait_until="networkidle")
+            tab.evaluate(SHOW_ALL)
+            printed = Path(folder) / "page.pdf"
+            tab.pdf(path=str(printed), **PAPER)
+            writer.append(PdfReader(printed), outline_item=tab.title().partition(" — ")[0])
+        chromium.close()
+        server.shutdown()
+    with files.atomic_file(destination) as temporary:
+        writer.write(temporary)
+    return len(writer.pages)
+
+
+def main():
+    """The command line."""
+    try:
+        sheets = print_book(build.BUILD_FOLDER / "html", DESTINATION, list_pages())
+    except FileNotFoundError as error:
+        print(f"Stopped: {error}", file=sys.stderr)
+        return 1
+    print(f"{sheets} sheets in {DESTINATION}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

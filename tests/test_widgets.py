@@ -147,3 +147,14 @@ def test_a_small_picture_is_shown_as_large_as_a_large_one():
     (bare,) = panes_of(widgets.explore_heat_maps(np.zeros((1, 56, 28, 3)), ["rose"], {}, {}).children[-1])
     assert picture_in(bare).shape == (56, 28, 3)
     assert 'width="112" height="224"' in bare
+
+
+def test_a_kernel_knows_what_is_chosen_and_is_told_when_that_changes():
+    panes = {"one": {"a": "1a", "b": "1b"}, "two": {"a": "2a", "b": "2b"}}
+    box = widgets.show_panes(panes, {"Number": "Dropdown", "Letter": "SelectionSlider"})
+    heard = []
+    box.observe(lambda change: heard.append(change["new"]), "choice")
+    box.children[0].value = "two"
+    box.children[1].value = "b"
+    assert box.choice == ("two", "b")
+    assert heard == [("two", "a"), ("two", "b")]

@@ -32,9 +32,11 @@ def show_panes(panes, controls):
 
     Returns:
         ipywidgets.VBox of the controls and, below them, the panes. It needs no kernel with ipywidgets 8, whose `Stack`
-        the browser switches alone; under ipywidgets 7 the kernel does.
+        the browser switches alone; under ipywidgets 7 the kernel does. With a kernel it does more: its trait `choice`
+        holds the chosen options, tuple of str, for code to read or to `observe`.
     """
     import ipywidgets
+    import traitlets
 
     made, level = [], panes
     for label, kind in controls.items():
@@ -42,7 +44,16 @@ def show_panes(panes, controls):
         look = {"style": {"description_width": "auto"}, "layout": {"width": CONTROL_WIDTH}}
         made.append(getattr(ipywidgets, kind)(options=options, description=label, **look))
         level = level[options[0]]
-    return ipywidgets.VBox([*made, _stack(panes, made)])
+    box = ipywidgets.VBox([*made, _stack(panes, made)])
+    box.add_traits(choice=traitlets.Tuple())
+
+    def choose(_=None):
+        box.choice = tuple(control.value for control in made)
+
+    for control in made:
+        control.observe(choose, "value")
+    choose()
+    return box
 
 
 def explore_depths(runs):

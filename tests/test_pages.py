@@ -348,6 +348,15 @@ def test_where_the_models_look_is_shown_for_each_of_them(classifier):
     assert [name.split('"')[1] for name in named] == ["baseline", "frozen", "fine-tuned"]
 
 
+def test_what_belongs_to_an_earlier_picture_is_not_shown_beside_a_later_one(classifier):
+    place = classifier()
+    place.get_by_role("button", name="Where do they look?").click()
+    answers_of(place, place.get_by_role("button", name="A new drawing").click)
+    place.page.wait_for_timeout(3000)  # the first picture's maps would be there by now
+    assert place.locator(".classifier-results canvas").count() == 0
+    assert "Three predictions" in place.get_by_role("status").inner_text()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_open_classifier_has_no_serious_barrier_and_fits_a_phone(classifier, theme):
     page = classifier(viewport=PHONE, theme=theme).page

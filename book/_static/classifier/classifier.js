@@ -101,6 +101,7 @@ class Classifier {
     this.card = card;
     this.size = card.image_size;
     this.models = [];
+    this.turn = 0; // which picture it is; what belongs to an earlier one comes too late
     [this.input, this.inputContext] = makeCanvas(this.size); // what the models see
     [this.view, this.viewContext] = makeCanvas(VIEW); // what the reader sees
     this.status = make("p", { role: "status" });
@@ -194,12 +195,14 @@ class Classifier {
   }
 
   async classify(sample) {
+    const turn = ++this.turn;
     const pixels = this.pixels();
     const started = performance.now();
     const answers = [];
     for (const model of this.models) {
       answers.push(await model.predict(pixels));
     }
+    if (turn !== this.turn) return;
     const milliseconds = performance.now() - started;
     this.answers = answers;
     this.results.replaceChildren(...answers.map((answer, number) => this.tabulate(number, answer)));
@@ -228,12 +231,14 @@ class Classifier {
   }
 
   async showHeat() {
+    const { turn } = this;
     const pixels = this.pixels();
     for (const [number, model] of this.models.entries()) {
       this.status.textContent = `Hiding parts of the picture from the model "${model.name}" ...`;
       const answer = this.answers[number];
       const best = answer.indexOf(Math.max(...answer));
       const heat = await model.occlude(pixels, best, answer[best]);
+      if (turn !== this.turn) return;
       const words = `Where "${model.name}" finds its evidence for ${this.card.class_names[best]}`;
       const result = this.results.children[number];
       result.querySelector("canvas")?.remove();
@@ -328,7 +333,9 @@ function largestDifference(a, b) {
 
 /* Puts the classifier into a place on the page, behind a button: what it loads is large. */
 export async function offerClassifier(place) {
-  const card = await (await fetch(new URL("classifier.json", EXPORTED))).json();
+  const response = await fetch(new URL("classifier.json", EXPORTED));
+  if (!response.ok) return; // nothing was exported: the place keeps its words
+  const card = await response.json();
   const open = async () => {
     try {
       await new Classifier(place, card).open();

@@ -85,11 +85,11 @@ def save_model(model, path):
     """Saves a model for predicting, whole or not at all; the state of its optimiser is left out.
 
     Args:
-        model: keras.Model.
+        model: keras.Model of one input and one output.
         path: Path, ending in `.keras`.
     """
     with files.atomic_file(path) as temporary:
-        keras.Model(model.input, model.output, name=model.name).save(temporary)
+        keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(temporary)
 
 
 def load_model(path):

@@ -16,8 +16,6 @@ from PIL import Image
 # and fail the second time.
 UNUSED_FILES, UNUSED_BODY = ("_static/sphinx-thebe.js", "_static/sphinx-thebe.css"), "const THEBE_JS_URL"
 
-# The theme's icons come as a font; this script of half a megabyte draws them once more.
-SECOND_ICONS = re.compile(r"<script[^>]*/scripts/fontawesome\.js[^>]*></script>\n?")
 # Scripts that stop a page from being shown until they have run, but for one that a line further down needs at once.
 BLOCKING = re.compile(r"<script(?=[^>]*\ssrc=)(?![^>]*\s(?:defer|async)\b)(?![^>]*documentation_options\.js)")
 
@@ -63,8 +61,8 @@ def lighten_pages(app, exception):
 
 
 def lighten(text):
-    """A page's HTML, str, without the icons' second coming, and with scripts that run when the page has been read."""
-    return BLOCKING.sub("<script defer", SECOND_ICONS.sub("", text))
+    """A page's HTML, str, with scripts that run when the page has been read."""
+    return BLOCKING.sub("<script defer", text)
 
 
 def delay_pictures(text, folder):

@@ -41,11 +41,6 @@ def test_scripts_wait_for_the_page_but_not_the_one_that_a_line_in_it_needs():
     assert site.lighten(page) == page.replace("<script data", "<script defer data")
 
 
-def test_the_script_that_draws_icons_a_second_time_is_left_out():
-    script = '<script defer src="../_static/scripts/fontawesome.js?digest=55"></script>\n'
-    assert site.lighten(f"<head>\n{script}</head>") == "<head>\n</head>"
-
-
 @pytest.mark.parametrize(
     ("failed", "form", "lightened"), [(None, "html", 1), (OSError(), "html", 0), (None, "latex", 0)]
 )

@@ -1,13 +1,10 @@
 """The built pages in a real browser: quiet, at home, readable and within reach for everyone."""
 
-import functools
 import gzip
 import json
 import re
 import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
-from tlhelpers import pdf
+from tlhelpers import build, pdf
 
 BROWSER = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -41,17 +38,14 @@ pytestmark = [
 
 
 def list_pages():
-    return [f"{name}.html" for name in pdf.list_pages()] + ["search.html", "genindex.html"]
+    return [f"{name}.html" for name in build.list_pages()] + ["search.html", "genindex.html"]
 
 
 @pytest.fixture(scope="session")
 def address(site):
     """The address of the site, served on this machine as `make serve` does."""
-    handler = functools.partial(pdf.QuietHandler, directory=str(site))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with pdf.serve(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from tlhelpers import build, pdf
 
 
 def test_pages_are_those_of_the_table_of_contents_in_its_order():
-    pages = pdf.list_pages()
+    pages = build.list_pages()
     assert pages[0] == "book/index"
     assert [f"{page}.ipynb" for page in pages if f"{page}.ipynb" in build.list_chapters()] == build.list_chapters()
 

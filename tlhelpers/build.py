@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from tlhelpers import checkpoints, files, manifest, profiles, records, report, settings, sources, studies
+from tlhelpers import checkpoints, drawings, files, manifest, profiles, records, report, settings, sources, studies
 
 BUILD_FOLDER = settings.PROJECT_FOLDER / "_build"
 STAGING_FOLDER = BUILD_FOLDER / "source"
@@ -74,6 +75,19 @@ class ChapterError(RuntimeError):
     """A chapter did not run as it should; the message names the chapter, the cell and the reason."""
 
 
+def list_pages(folder=settings.PROJECT_FOLDER):
+    """The pages of the table of contents, in reading order.
+
+    Args:
+        folder: Path. The project's root.
+
+    Returns:
+        list of str. Paths relative to `folder`, without suffix.
+    """
+    toc = yaml.safe_load((Path(folder) / "_toc.yml").read_text(encoding="utf-8"))
+    return [toc["root"], *(chapter["file"] for part in toc.get("parts", []) for chapter in part["chapters"])]
+
+
 def list_chapters(folder=settings.PROJECT_FOLDER):
     """The notebooks of the table of contents, in reading order.
 
@@ -83,11 +97,7 @@ def list_chapters(folder=settings.PROJECT_FOLDER):
     Returns:
         list of str. Paths relative to `folder`.
     """
-    toc = yaml.safe_load((Path(folder) / "_toc.yml").read_text(encoding="utf-8"))
-    names = [toc["root"]]
-    for part in toc.get("parts", []):
-        names += [chapter["file"] for chapter in part["chapters"]]
-    return [f"{name}.ipynb" for name in names if (Path(folder) / f"{name}.ipynb").is_file()]
+    return [f"{name}.ipynb" for name in list_pages(folder) if (Path(folder) / f"{name}.ipynb").is_file()]
 
 
 def execute_chapter(source, destination, parameters, *, folder=settings.PROJECT_FOLDER):
@@ -164,14 +174,14 @@ def shrink_pictures(notebook):
     """Turns figures that are mostly photographs or drawings into JPEG, which takes a fraction of their bytes."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            encoded = output.get("data", {}).get("image/png")
-            if encoded:
-                drawn = io.BytesIO(base64.b64decode(encoded))
-                with Image.open(drawn) as image, io.BytesIO() as stream:
-                    image.convert("RGB").save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
-                    if stream.tell() < WORTH_IT * drawn.getbuffer().nbytes:
-                        output.data["image/jpeg"] = base64.b64encode(stream.getvalue()).decode()
-                        del output.data["image/png"]
+            if "image/png" in output.get("data", {}):
+                exact = base64.b64decode(output.data["image/png"])
+                with Image.open(io.BytesIO(exact)) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                small = drawings.encode(pixels, quality=JPEG_QUALITY, subsampling=0, optimize=True)
+                if len(small) < WORTH_IT * len(exact):
+                    output.data["image/jpeg"] = base64.b64encode(small).decode()
+                    del output.data["image/png"]
 
 
 def hide_injected_parameters(notebook):

@@ -110,10 +110,10 @@ def draw_files(folder, plan, draw):
     list(devices.map_over_cores(write, plan.to_dict("records"), description="Drawing pictures"))
 
 
-def encode(pixels, *, quality=garden.JPEG_QUALITY):
-    """A uint8 picture as the bytes of a JPEG file."""
+def encode(pixels, *, quality=garden.JPEG_QUALITY, **options):
+    """A uint8 picture as the bytes of a JPEG file; `options` are those of Pillow's encoder."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality, **options)
     return stream.getvalue()
 
 

@@ -3,6 +3,7 @@
 python -m tlhelpers.pdf
 """
 
+import contextlib
 import functools
 import shutil
 import sys
@@ -11,9 +12,7 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import yaml
-
-from tlhelpers import build, files, settings
+from tlhelpers import build, files
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESTINATION = build.BUILD_FOLDER / "transfer-learning-in-cnns.pdf"
@@ -39,10 +38,13 @@ class QuietHandler(SimpleHTTPRequestHandler):
         """Says nothing."""
 
 
-def list_pages(folder=settings.PROJECT_FOLDER):
-    """The pages of the table of contents below a project's root, in reading order, as list of str without suffix."""
-    toc = yaml.safe_load((Path(folder) / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(chapter["file"] for part in toc.get("parts", []) for chapter in part["chapters"])]
+@contextlib.contextmanager
+def serve(site):
+    """Serves the folder of a site on this machine, and yields its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def print_book(site, destination, pages, *, browser=None):
@@ -69,24 +71,17 @@ def print_book(site, destination, pages, *, browser=None):
     browser = browser or next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise FileNotFoundError(f"Pages are printed by one of {BROWSERS}. Received: none of them is installed")
-    handler = functools.partial(QuietHandler, directory=str(site))
     writer = PdfWriter()
-    with (
-        ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        sync_playwright() as playwright,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serve(site) as address, sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = chromium.new_page(color_scheme="light")
         for name in files.progress(pages, description="Printing", unit="page"):
-            tab.goto(f"http://127.0.0.1:{server.server_port}/{name}.html", wait_until="networkidle")
+            tab.goto(f"{address}/{name}.html", wait_until="networkidle")
             tab.evaluate(SHOW_ALL)
             printed = Path(folder) / "page.pdf"
             tab.pdf(path=str(printed), **PAPER)
             writer.append(PdfReader(printed), outline_item=tab.title().partition(" — ")[0])
         chromium.close()
-        server.shutdown()
     with files.atomic_file(destination) as temporary:
         writer.write(temporary)
     return len(writer.pages)
@@ -95,7 +90,7 @@ def print_book(site, destination, pages, *, browser=None):
 def main():
     """The command line."""
     try:
-        sheets = print_book(build.BUILD_FOLDER / "html", DESTINATION, list_pages())
+        sheets = print_book(build.BUILD_FOLDER / "html", DESTINATION, build.list_pages())
     except FileNotFoundError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1

@@ -39,8 +39,8 @@ CORRECTIONS = {
 def finish_page(app, pagename, templatename, context, doctree):
     """Takes unused files off a page and corrects its roles and labels; Sphinx calls it for every page."""
     for kind in ("script_files", "css_files"):
-        wanted = [file for file in context.get(kind, []) if not _is_unused(file)]
-        context.get(kind, [])[:] = wanted
+        files = context.get(kind, [])
+        files[:] = [file for file in files if not _is_unused(file)]
     if "body" in context:
         context["body"] = correct_roles(context["body"])
 

@@ -10,6 +10,7 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
+from conftest import draw_flower, encode
 
 from tlhelpers import chapters, devices, drawings, manifest, profiles, settings, sources, studies, summaries
 
@@ -439,3 +440,17 @@ def test_glue_emits_the_record_that_the_site_looks_for(displayed):
     assert list(bundle) == ["application/papermill.record/text/plain"]
     scrapbook = {"name": "a-name", "mime_prefix": "application/papermill.record/"}
     assert options == {"raw": True, "metadata": {"scrapbook": scrapbook}}
+
+
+@pytest.mark.parametrize("profile", ["smoke", "full"])
+def test_a_study_of_ones_own_opens_on_its_own_pictures_under_every_profile(tmp_path, profile):
+    for label in ("rose", "tulip"):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for index in range(10):
+            (tmp_path / "mine" / label / f"{index}.jpg").write_bytes(encode(draw_flower(label, index)))
+    study = studies.describe_folder(tmp_path / "mine", image_size=32)
+    chapter = chapters.begin_chapter(study, profile=profile)
+    assert chapter.study is study
+    assert chapter.table.groupby("label").size().to_dict() == {"rose": 10, "tulip": 10}
+    assert set(chapter.table["split"]) == {"train", "validation", "test"}
+    assert all(Path(path).is_relative_to(tmp_path / "mine") for path in chapter.table["path"])

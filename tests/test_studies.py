@@ -129,3 +129,23 @@ def test_studies_cannot_be_changed_by_accident():
 def test_classes_in_words_have_no_underscore():
     assert get_study("fashion_mnist").class_words[0] == "t shirt"
     assert get_study("flowers").class_words == list(get_study("flowers").class_names)
+
+
+def test_a_folder_of_ones_own_becomes_a_study_of_its_subfolders(tmp_path):
+    for name in ("oak", "birch", ".cache"):
+        (tmp_path / "leaves" / name).mkdir(parents=True)
+    (tmp_path / "leaves" / "notes.txt").touch()
+    study = studies.describe_folder(tmp_path / "leaves", image_size=96)
+    assert (study.name, study.class_names, study.image_size) == ("leaves", ("birch", "oak"), 96)
+    assert study.folder == tmp_path / "leaves"
+    assert not study.drawn
+
+
+@pytest.mark.parametrize("inner", [(), ("oak",)])
+def test_a_folder_with_fewer_than_two_classes_is_refused_with_what_is_there(tmp_path, inner):
+    for name in inner:
+        (tmp_path / "leaves" / name).mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=rf"at least two subfolders.*Received: .*leaves' .*{re.escape(str(list(inner)))}"
+    ):
+        studies.describe_folder(tmp_path / "leaves")

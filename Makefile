@@ -27,8 +27,8 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
 	touch $@
 
-book: $(READY) ## execute every chapter and build the site (PROFILE, PROTOCOL, SEED, ONLY, REPO)
-	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(REPO),--repository $(REPO))
+book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL, SEED, ONLY, JOBS, REPO)
+	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(REPO),--repository $(REPO))
 
 test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest

@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import http.server
 
+import nbformat
 import numpy as np
 import pandas as pd
+from nbformat import v4
 
-from tlhelpers import records, settings, studies
+from tlhelpers import execution, records, settings, studies
 from tlhelpers.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED
 
 STUDY = studies.get_study("flowers")
@@ -50,6 +52,9 @@ WORLD = {
     SLOW: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.88, "recipe": {"rate": 1e-4}}},
     FAST: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.4, "recipe": {"rate": 1e-2}}},
 }
+
+
+PARAMETERS_CELL = v4.new_code_cell("COUNT = 1", metadata={"tags": ["parameters"]})
 
 
 def make_table(per_class=4):
@@ -209,3 +214,18 @@ def checksums_of(content, name):
 def cached(name):
     """Where the cache keeps a download."""
     return settings.home_folder() / "downloads" / name
+
+
+def write_notebook(path, *sources_):
+    notebook = v4.new_notebook(cells=[PARAMETERS_CELL, *map(v4.new_code_cell, sources_)])
+    notebook.metadata["kernelspec"] = {"name": execution.KERNEL, "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+def executed_cell(*outputs):
+    return v4.new_notebook(cells=[v4.new_code_cell("1", outputs=list(outputs))])
+
+
+def stream(name, text):
+    return v4.new_output("stream", name=name, text=text)

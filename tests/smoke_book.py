@@ -5,16 +5,18 @@ import contextlib
 import nbformat
 import pytest
 
-from tlhelpers import build, settings
+from tlhelpers import build, schedule, staging
+from tlhelpers.colab import CHECK_PARAMETERS as PARAMETERS
 
 CHAPTERS = build.list_chapters()
 REPOSITORY = "owner/name"  # so that the pages are those that would be published
-PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
+PLACES = ("HOME", "BUILD", "RUNS", "MODELS", "EXPORTS")
+CELL_SECONDS = 600
 
 
 def environment_of(folder):
     """What the environment says while the chapters are executed below a folder."""
-    places = {f"TLHELPERS_{name}": str(folder / name.lower()) for name in ("HOME", "RUNS", "MODELS", "EXPORTS")}
+    places = {f"TLHELPERS_{name}": str(folder / name.lower()) for name in PLACES}
     return places | {"TLHELPERS_PROFILE": PARAMETERS["PROFILE"]}
 
 
@@ -26,25 +28,22 @@ def surroundings_of(folder):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment_of(folder).items():
             patch.setenv(name, value)
-        patch.setattr(build, "BUILD_FOLDER", folder / "_build")
-        patch.setattr(build, "STAGING_FOLDER", folder / "_build" / "source")
-        patch.setattr(build, "OUTPUT_FOLDER", folder)
         yield
 
 
 def execute_chapters(folder):
-    """All chapters, executed in order: a dict from chapter to the executed notebook."""
-    notebooks = {}
+    """All chapters, executed as `make book` does: a dict from chapter to the executed notebook."""
     with surroundings_of(folder):
-        for chapter in CHAPTERS:
-            destination = build.STAGING_FOLDER / chapter
-            build.execute_chapter(settings.PROJECT_FOLDER / chapter, destination, PARAMETERS)
-            notebooks[chapter] = nbformat.read(destination, as_version=4)
-    return notebooks
+        marks = build.mark_chapters(CHAPTERS, PARAMETERS, drawn=True)
+        changes = build.list_changes(CHAPTERS, marks)
+        limits = {"jobs": schedule.choose_jobs(), "time_limit": CELL_SECONDS}
+        failures = build.execute_chapters(changes, PARAMETERS, marks, profile=PARAMETERS["PROFILE"], **limits)
+        assert not failures, build.describe_failures(failures, len(changes))
+        return {chapter: nbformat.read(staging.staged(chapter), as_version=4) for chapter in CHAPTERS}
 
 
 def build_pages(folder):
     """The site of executed chapters: the path of its first page."""
     with surroundings_of(folder):
-        build.stage_source(CHAPTERS, repository=REPOSITORY)
-        return build.build_site()
+        staging.stage_source(CHAPTERS, repository=REPOSITORY)
+        return staging.build_site()

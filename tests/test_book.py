@@ -13,7 +13,7 @@ import pytest
 import yaml
 from smoke_book import CHAPTERS, PARAMETERS, environment_of
 
-from tlhelpers import build, plans, profiles, records, settings
+from tlhelpers import build, execution, plans, profiles, records, settings
 
 pytestmark = pytest.mark.timeout(2400)  # the first slow test executes every chapter
 LONGEST_CELL = 15
@@ -167,7 +167,7 @@ def test_nbval_finds_the_expected_outputs_again(surroundings):
             cell.execution_count = count
             cell.outputs = [as_output(facts, count) for facts in outputs.get(cell.source, [])]
         nbformat.write(notebook, folder / Path(chapter).name)
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", build.KERNEL]
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name", execution.KERNEL]
     options = ["-p", "no:cacheprovider", "-q", "--rootdir", str(folder), "-c", os.devnull, str(folder)]
     environment = os.environ | environment_of(surroundings)  # the fixtures of a single test have set others
     finished = subprocess.run(
@@ -195,8 +195,8 @@ def test_site_builds_without_a_warning_and_shows_the_glued_numbers(site, surroun
 
 def test_unknown_chapter_parameter_is_an_error_that_names_the_known_ones(tmp_path):
     source = settings.PROJECT_FOLDER / CHAPTERS[0]
-    with pytest.raises(build.ChapterError, match=r"\['PROFILE', 'PROTOCOL', 'SEED'\].*EPOCH"):
-        build.execute_chapter(source, tmp_path / "out.ipynb", {"EPOCH": 1})
+    with pytest.raises(execution.ChapterError, match=r"\['PROFILE', 'PROTOCOL', 'SEED'\].*EPOCH"):
+        execution.execute_chapter(source, tmp_path / "out.ipynb", {"EPOCH": 1})
 
 
 def test_configuration_pins_no_network_address_of_a_content_network():

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tlhelpers import build, colab, settings
+from tlhelpers import build, colab, execution, settings
 
 
 def test_a_copy_installs_the_helpers_first_and_is_the_chapter_after_that(tmp_path):
@@ -47,7 +47,7 @@ def write_project(folder, **sources):
     parameters = v4.new_code_cell('PROFILE = ""\nPROTOCOL = ""\nSEED = 0', metadata={"tags": ["parameters"]})
     for name, source in sources.items():
         notebook = v4.new_notebook(cells=[parameters, v4.new_code_cell(source)])
-        notebook.metadata["kernelspec"] = {"name": build.KERNEL, "display_name": "Python 3", "language": "python"}
+        notebook.metadata["kernelspec"] = {"name": execution.KERNEL, "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, folder / f"{name}.ipynb")
     chapters = "".join(f"\n  - file: {name}" for name in sources)
     (folder / "_toc.yml").write_text(f"format: jb-book\nroot: index\nparts:\n- chapters:{chapters}\n")
@@ -66,8 +66,8 @@ def test_the_check_goes_on_after_a_failure_and_names_it(tmp_path, monkeypatch, c
 
 
 def test_the_command_writes_where_it_says_and_explains_a_wrong_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(colab, "STAMPED_FOLDER", tmp_path / "copies")
+    monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
     assert colab.main(["stamp", "owner/name"]) == 0
-    assert (tmp_path / "copies" / build.list_chapters()[0]).is_file()
+    assert (tmp_path / "colab" / build.list_chapters()[0]).is_file()
     assert colab.main(["stamp", "owner"]) == 1
     assert "Stopped: A repository is written owner/name" in capsys.readouterr().err

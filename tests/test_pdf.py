@@ -25,6 +25,6 @@ def test_a_machine_without_a_browser_is_told_which_ones_would_do(tmp_path, monke
 
 
 def test_the_command_says_what_to_do_first(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "BUILD_FOLDER", tmp_path)
+    monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
     assert pdf.main() == 1
     assert "run `make book` first" in capsys.readouterr().err

@@ -126,7 +126,7 @@ class Chapter:
             hardware=devices.hardware_facts(self.device),
         )
         records.save_record(record, settings.runs_folder(self.profile.name))
-        training.save_model(model, self._model_path(record.model))
+        training.save_model(model, self.model_path(network, strategy), class_names=self.study.class_names)
         return record
 
     def run_grid(self, name, planned):
@@ -155,13 +155,23 @@ class Chapter:
         Raises:
             ValueError: when this build has not trained it.
         """
-        path = self._model_path(f"{network}-{strategy}")
+        path = self.model_path(network, strategy)
         if not path.is_file():
             raise ValueError(
                 "This page looks inside models that the build has trained: execute chapters 3 to 5 first. "
                 f"Missing: {path}"
             )
         return training.load_model(path)
+
+    def model_path(self, network, strategy):
+        """Where this build keeps a model it trains under this chapter's protocol and seed: a Path.
+
+        Args:
+            network: str. As given to `save_run`.
+            strategy: str. As given to `save_run`.
+        """
+        folder = settings.models_folder(self.profile.name) / self.study.name / self.protocol
+        return folder / f"{network}-{strategy}" / f"seed-{self.seed}.keras"
 
     def describe_recorded(self, model):
         """The recorded accuracy of a model under this chapter's protocol: see `summaries.describe_recorded`."""
@@ -247,10 +257,6 @@ class Chapter:
         names = np.asarray(self.study.class_names)
         true, predicted = names[record.y_true], names[record.y_prob.argmax(axis=1)]
         return pd.crosstab(pd.Series(true, name="true"), pd.Series(predicted, name="predicted"))
-
-    def _model_path(self, model):
-        folder = settings.models_folder(self.profile.name) / self.study.name / self.protocol
-        return folder / model / f"seed-{self.seed}.keras"
 
     def _source_name(self, record):
         network = self.study.backbone if record.network == self.backbone else record.network

@@ -13,9 +13,8 @@ from pathlib import Path
 import nbformat
 from nbformat import v4
 
-from tlhelpers import build, files, settings
+from tlhelpers import build, execution, files, settings, staging
 
-STAMPED_FOLDER = build.BUILD_FOLDER / "colab"
 REFERENCE = re.compile(r"[A-Za-z0-9._/-]+")
 INSTALL = """\
 # Installs the helpers of the book. What the service brings, TensorFlow above all, stays as it is.
@@ -38,10 +37,10 @@ def stamp_chapters(repository, reference="main", *, folder=None):
     Raises:
         ValueError: when the repository or the reference is not of that form.
     """
-    build.check_repository(repository)
+    staging.check_repository(repository)
     if not REFERENCE.fullmatch(reference):
         raise ValueError(f"A reference is a branch, a tag or a commit. Received: {reference!r}")
-    folder = Path(folder or STAMPED_FOLDER)
+    folder = Path(folder or settings.build_folder() / "colab")
     source = INSTALL.format(repository=repository, reference=reference).rstrip()
     copies = []
     for chapter in build.list_chapters():
@@ -66,9 +65,9 @@ def check_chapters(folder):
         for chapter in build.list_chapters(folder):
             try:
                 executed = Path(scratch) / "executed" / Path(chapter).name
-                seconds = build.execute_chapter(Path(folder) / chapter, executed, CHECK_PARAMETERS, folder=scratch)
+                seconds = execution.execute_chapter(Path(folder) / chapter, executed, CHECK_PARAMETERS, folder=scratch)
                 print(f"{chapter}: {seconds:.0f} s", flush=True)
-            except build.ChapterError as error:
+            except execution.ChapterError as error:
                 failures[chapter] = str(error)
                 print(f"{chapter}: {error}", flush=True)
     return failures
@@ -92,7 +91,7 @@ def main(arguments=None):
     except ValueError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
-    print(f"{len(copies)} chapters in {STAMPED_FOLDER}")
+    print(f"{len(copies)} chapters in {copies[0].parent}")
     return 0
 
 

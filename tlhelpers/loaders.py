@@ -130,7 +130,19 @@ def read_image(path, image_size):
     Returns:
         uint8 tensor `(image_size, image_size, 3)` in 0..255.
     """
-    image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    return resize(tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False), image_size)
+
+
+def resize(image, image_size):
+    """Resizes one image without keeping its aspect ratio.
+
+    Args:
+        image: uint8 tensor or array `(height, width, 3)`.
+        image_size: int. Side, pixels.
+
+    Returns:
+        uint8 tensor `(image_size, image_size, 3)` in 0..255.
+    """
     image = tf.image.resize(image, (image_size, image_size), method="bilinear")
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 

@@ -104,18 +104,9 @@ def inspect_image(path, *, converted_folder, hashed=True):
         and a perceptual hash (bool array `(2, 64)`, or None when unreadable or not wanted).
     """
     facts = {"sha256": files.sha256_of(path), "width": 0, "height": 0, "verdict": "ok", "reason": ""}
-    if path.stat().st_size == 0:
-        return facts | {"verdict": "empty", "reason": "the file has no bytes"}, None
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                reason = f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels"
-                return facts | {"verdict": "too_large", "reason": reason}, None
-            reason = _why_convert(path, image)
-            image.load()
-            upright = _as_upright_rgb(image)
-    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
-        return facts | _verdict_of(error), None
+    verdict, reason, upright = open_image(path)
+    if upright is None:
+        return facts | {"verdict": verdict, "reason": reason}, None
     facts |= {"width": upright.width, "height": upright.height}
     if min(upright.size) < MIN_SIDE:
         reason = f"a side is shorter than {MIN_SIDE} pixels"
@@ -126,6 +117,33 @@ def inspect_image(path, *, converted_folder, hashed=True):
             upright.save(temporary)
         facts |= {"verdict": "converted", "reason": reason, "readable_path": str(converted)}
     return facts, perceptual_hash(upright) if hashed else None
+
+
+def open_image(path, *, decode=True):
+    """Opens one file and says whether it is a picture that can be used.
+
+    Args:
+        path: Path.
+        decode: bool. Whether the pixels of a picture that every reader takes as it is are wanted, too.
+
+    Returns:
+        tuple of a verdict (`"ok"`, `"converted"` when every reader but this one would see other pixels, or what is
+        wrong), a reason (str, empty when ok), and an upright RGB image (PIL.Image.Image), or None where there is none
+        or none is wanted.
+    """
+    if path.stat().st_size == 0:
+        return "empty", "the file has no bytes", None
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return "too_large", f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels", None
+            reason = _why_convert(path, image)
+            if not (decode or reason):
+                return "ok", "", None
+            image.load()
+            return "converted" if reason else "ok", reason, _as_upright_rgb(image)
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
+        return *_verdict_of(error), None
 
 
 def perceptual_hash(image):
@@ -372,12 +390,12 @@ def _as_upright_rgb(image):
 def _verdict_of(error):
     text = str(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
-        return {"verdict": "too_large", "reason": text}
+        return "too_large", text
     if "truncated" in text.lower() or "broken data stream" in text:
-        return {"verdict": "truncated", "reason": "the image data breaks off"}
+        return "truncated", "the image data breaks off"
     if "cannot identify" in text:
-        return {"verdict": "not_an_image", "reason": "no image format is recognised"}
-    return {"verdict": "unreadable", "reason": text.splitlines()[0]}
+        return "not_an_image", "no image format is recognised"
+    return "unreadable", text.splitlines()[0]
 
 
 def _check_classes(manifest, class_names):

@@ -12,10 +12,10 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tlhelpers import build, files
+from tlhelpers import build, files, settings, staging
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-DESTINATION = build.BUILD_FOLDER / "transfer-learning-in-cnns.pdf"
+NAME = "transfer-learning-in-cnns.pdf"
 PAPER = {"format": "A4", "scale": 0.75, "margin": dict.fromkeys(("top", "bottom", "left", "right"), "15mm")}
 
 # Pictures and widgets come when they are scrolled to; paper has no scrolling.
@@ -89,12 +89,13 @@ def print_book(site, destination, pages, *, browser=None):
 
 def main():
     """The command line."""
+    folder = settings.build_folder()
     try:
-        sheets = print_book(build.BUILD_FOLDER / "html", DESTINATION, build.list_pages())
+        sheets = print_book(folder / staging.SITE, folder / NAME, build.list_pages())
     except FileNotFoundError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
-    print(f"{sheets} sheets in {DESTINATION}")
+    print(f"{sheets} sheets in {folder / NAME}")
     return 0
 
 

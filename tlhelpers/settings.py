@@ -7,6 +7,7 @@ The only module that reads environment variables:
 | `TLHELPERS_PROFILE` | the profile that `"auto"` stands for                           |
 | `TLHELPERS_MIRROR`  | a folder or URL with archives and weights under upstream names |
 | `TLHELPERS_HOME`    | the cache folder (default: the platform's own)                 |
+| `TLHELPERS_BUILD`   | where a build goes (default: `_build` in the project's folder) |
 | `TLHELPERS_RUNS`    | where live runs are written (default: `_build/runs/<profile>`) |
 | `TLHELPERS_MODELS`  | where trained models are kept (default: `_build/models/<profile>`) |
 | `TLHELPERS_EXPORTS` | where exported models are kept (default: `_build/exports`) |
@@ -54,6 +55,12 @@ def pocket_folder():
     return data_folder() / "pocket"
 
 
+def build_folder():
+    """Where everything goes that a build makes."""
+    chosen = os.environ.get("TLHELPERS_BUILD")
+    return Path(chosen).expanduser() if chosen else (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build"
+
+
 def runs_folder(profile):
     """Where live runs under a profile are written.
 
@@ -61,7 +68,7 @@ def runs_folder(profile):
         profile: str. The profile's name.
     """
     chosen = os.environ.get("TLHELPERS_RUNS")
-    return Path(chosen).expanduser() if chosen else _build_folder() / "runs" / profile
+    return Path(chosen).expanduser() if chosen else build_folder() / "runs" / profile
 
 
 def models_folder(profile):
@@ -71,13 +78,13 @@ def models_folder(profile):
         profile: str. The profile's name.
     """
     chosen = os.environ.get("TLHELPERS_MODELS")
-    return Path(chosen).expanduser() if chosen else _build_folder() / "models" / profile
+    return Path(chosen).expanduser() if chosen else build_folder() / "models" / profile
 
 
 def exports_folder():
     """Where the models are kept that the site offers to browsers: those of the last build, whatever its profile."""
     chosen = os.environ.get("TLHELPERS_EXPORTS")
-    return Path(chosen).expanduser() if chosen else _build_folder() / "exports"
+    return Path(chosen).expanduser() if chosen else build_folder() / "exports"
 
 
 def mirror():
@@ -93,7 +100,3 @@ def requested_profile():
 def is_quiet():
     """Whether progress bars are hidden."""
     return os.environ.get("TLHELPERS_QUIET") == "1"
-
-
-def _build_folder():
-    return (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build"

@@ -81,13 +81,16 @@ def predict_probabilities(model, inputs):
     return np.asarray(keras.ops.softmax(logits.astype("float32")))
 
 
-def save_model(model, path):
+def save_model(model, path, *, class_names=None):
     """Saves a model for predicting, whole or not at all; the state of its optimiser is left out.
 
     Args:
         model: keras.Model of one input and one output.
         path: Path, ending in `.keras`.
+        class_names: list of str or None. What its outputs stand for; kept in a JSON file beside the model.
     """
+    if class_names is not None:
+        files.write_text(_names_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n")
     with files.atomic_file(path) as temporary:
         keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(temporary)
 
@@ -102,6 +105,12 @@ def load_model(path):
         keras.Model, not compiled.
     """
     return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def saved_class_names(path):
+    """The class names that were saved with a model, a list of str, or None."""
+    names = _names_path(path)
+    return json.loads(names.read_text(encoding="utf-8"))["class_names"] if names.is_file() else None
 
 
 class Resume(keras.callbacks.BackupAndRestore):
@@ -161,11 +170,17 @@ class Resume(keras.callbacks.BackupAndRestore):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _frozen_call(model):
+def compile_frozen(model):
     """A compiled inference call with the weights as constants.
 
     What is constant TensorFlow folds: normalisation into convolutions. On two cores this is a third faster than
     `model.predict`. It is traced once, whatever the size of a batch.
+
+    Args:
+        model: keras.Model of one input and one output.
+
+    Returns:
+        callable from a float32 batch, as the model takes it, to a tensor of its outputs.
     """
     trainable = [variable.numpy() for variable in model.trainable_variables]
     non_trainable = [variable.numpy() for variable in model.non_trainable_variables]
@@ -179,10 +194,14 @@ def _frozen_call(model):
     return call.get_concrete_function()
 
 
+def _names_path(path):
+    return Path(path).with_suffix(".json")
+
+
 def _predict(model, dataset, count):
     """Fills one array batch by batch, so that the features are never in memory twice."""
     features = np.empty((count, *model.output_shape[1:]), dtype=np.float32)
-    call = _frozen_call(model)
+    call = compile_frozen(model)
     start = 0
     total = -(-count // EXTRACTION_BATCH)
     for images, _ in files.progress(dataset, description="Extracting features", total=total, unit="batch"):

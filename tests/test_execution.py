@@ -1,0 +1,114 @@
+"""Executing one chapter: what its copy holds, and what happens when something is not as it should be."""
+
+import base64
+import io
+
+import nbformat
+import numpy as np
+import pytest
+from builders import executed_cell, stream, write_notebook
+from nbformat import v4
+from PIL import Image
+
+from tlhelpers import execution
+
+
+def test_parameters_reach_the_executed_copy_and_the_source_stays(tmp_path):
+    source = write_notebook(tmp_path / "source.ipynb", "print(COUNT + 1)")
+    before = source.read_bytes()
+    seconds = execution.execute_chapter(source, tmp_path / "out" / "copy.ipynb", {"COUNT": 41})
+    executed = nbformat.read(tmp_path / "out" / "copy.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "42\n"
+    assert source.read_bytes() == before
+    assert seconds > 0
+    injected = next(c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", []))
+    assert "remove-cell" in injected.metadata["tags"]
+
+
+def test_unknown_parameter_is_refused_before_anything_runs(tmp_path):
+    source = write_notebook(tmp_path / "source.ipynb", "open('ran', 'w')")
+    with pytest.raises(execution.ChapterError, match=r"has the parameters \['COUNT'\]\. Received: \['COUNTS'\]"):
+        execution.execute_chapter(source, tmp_path / "copy.ipynb", {"COUNTS": 2})
+    assert not (tmp_path / "copy.ipynb").exists()
+
+
+@pytest.fixture
+def failed(tmp_path, monkeypatch):
+    """The folder in which interrupted runs are kept."""
+    monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path / "build"))
+    return tmp_path / "build" / "failed"
+
+
+def test_failing_cell_is_named_and_the_last_good_copy_stays(tmp_path, failed):
+    copy = write_notebook(tmp_path / "copy.ipynb", "'the last good one'")
+    source = write_notebook(tmp_path / "source.ipynb", "raise ValueError('no such petal')")
+    with pytest.raises(execution.ChapterError, match=r"source\.ipynb, cell 2: ValueError: no such petal"):
+        execution.execute_chapter(source, copy, {})
+    assert "the last good one" in copy.read_text()
+    assert "no such petal" in (failed / "source.ipynb").read_text()
+
+
+def test_a_failure_shows_the_end_of_its_traceback_without_colours(tmp_path, failed):
+    source = write_notebook(tmp_path / "source.ipynb", "def bloom(petal):\n    return 1 / petal", "bloom(0)")
+    with pytest.raises(execution.ChapterError) as failure:
+        execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
+    assert "return 1 / petal" in str(failure.value)
+    assert "\x1b" not in str(failure.value)
+    assert str(failure.value).endswith(f"The run up to there is in {failed / 'source.ipynb'}")
+
+
+def test_a_cell_that_hangs_is_stopped_at_the_time_limit(tmp_path, failed):
+    source = write_notebook(tmp_path / "source.ipynb", "import time\ntime.sleep(600)")
+    with pytest.raises(execution.ChapterError, match=r"source\.ipynb: a cell took longer than 1 s and was stopped"):
+        execution.execute_chapter(source, tmp_path / "copy.ipynb", {}, time_limit=1)
+    assert not (tmp_path / "copy.ipynb").exists()
+    assert (failed / "source.ipynb").is_file()
+
+
+def test_a_process_that_is_killed_is_reported_with_the_likely_cause(tmp_path, failed):
+    source = write_notebook(tmp_path / "source.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(execution.ChapterError, match="its process died; the system ends processes that ask for more"):
+        execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
+    assert not (tmp_path / "copy.ipynb").exists()
+
+
+def test_output_on_stderr_fails_the_chapter():
+    with pytest.raises(execution.ChapterError, match="chapter, cell 0 wrote to stderr: careful"):
+        execution.check_outputs(executed_cell(stream("stderr", "careful")), "chapter")
+
+
+def test_error_output_fails_the_chapter():
+    error = v4.new_output("error", ename="KeyError", evalue="'rose'", traceback=[])
+    with pytest.raises(execution.ChapterError, match="chapter, cell 0: KeyError: 'rose'"):
+        execution.check_outputs(executed_cell(error), "chapter")
+
+
+def test_only_tensorflows_startup_messages_are_dropped():
+    startup = "WARNING: All log messages before absl::InitializeLog() is called\nI0000 00:00:17 port.cc:153] oneDNN\n"
+    notebook = executed_cell(
+        stream("stderr", startup),
+        stream("stderr", startup + "loss is NaN\n"),
+        stream("stdout", "INFO:tensorflow:Assets written to: /tmp/x\n"),
+        stream("stdout", "1"),
+    )
+    execution.drop_startup_messages(notebook)
+    assert [output.text for output in notebook.cells[0].outputs] == ["loss is NaN\n", "1"]
+
+
+def picture_output(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return v4.new_output("display_data", data={"image/png": base64.b64encode(stream.getvalue()).decode()})
+
+
+def test_pictures_become_small_and_drawn_lines_stay_exact():
+    soft = np.sin(np.linspace(0, 6, 128))[:, None, None] * 90 + np.random.default_rng(0).normal(128, 4, (128, 128, 3))
+    lines = np.full((64, 64, 3), 255, np.uint8)
+    lines[::8] = 0
+    notebook = executed_cell(picture_output(soft.astype(np.uint8)), picture_output(lines), stream("stdout", "1"))
+    before = len(notebook.cells[0].outputs[0].data["image/png"])
+    execution.shrink_pictures(notebook)
+    picture, drawing, _ = notebook.cells[0].outputs
+    assert list(picture.data) == ["image/jpeg"]
+    assert len(picture.data["image/jpeg"]) < before / 2
+    assert list(drawing.data) == ["image/png"]

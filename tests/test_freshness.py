@@ -1,0 +1,111 @@
+"""What makes an executed chapter stale, and what does not."""
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from tlhelpers import build, freshness, settings
+
+PARAMETERS = {"PROFILE": "pocket", "PROTOCOL": "careful", "SEED": 0}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of one chapter and five modules: `chart` is used, and `ink` through it, `folds` in a function."""
+    package = tmp_path / "tlhelpers"
+    for name, code in {
+        "__init__": "",
+        "chart": "from tlhelpers import ink\n\ndef draw():\n    from tlhelpers.folds import fold",
+        "ink": "import tlhelpers.paper",
+        "paper": "",
+        "folds": "",
+        "other": "from tlhelpers import chart",
+    }.items():
+        package.mkdir(exist_ok=True)
+        (package / f"{name}.py").write_text(code)
+    for place in ("data/records/flowers", "data/pocket", "book"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "requirements.txt").write_text("numpy==1\n")
+    (tmp_path / "_toc.yml").touch()
+    cells = [
+        v4.new_markdown_cell("# A chapter"),
+        v4.new_code_cell("%matplotlib inline\nimport tlhelpers as tl\ntl.plot_it()"),
+    ]
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "book" / "01.ipynb")
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", tmp_path)
+    monkeypatch.setattr(settings, "PACKAGE_FOLDER", package)
+    monkeypatch.setattr("tlhelpers.PUBLIC", {"chart": ["plot_it"], "other": ["plot_other"]})
+    return tmp_path
+
+
+def mark(**changes):
+    for remembered in (freshness._digest_of_data, freshness._describe_machine, freshness._fingerprint):
+        remembered.cache_clear()
+    return freshness.mark_chapter("book/01.ipynb", **({"parameters": PARAMETERS, "drawn": True} | changes))
+
+
+def test_a_chapter_reaches_modules_through_others_and_within_functions(project):
+    assert set(mark()["code"]) == {"__init__", "chart", "ink", "paper", "folds"}
+
+
+def test_nothing_changed_means_nothing_to_do(project):
+    assert freshness.list_changes(mark(), mark()) == []
+
+
+def test_a_chapter_without_a_copy_was_never_executed(project):
+    assert freshness.list_changes(mark(), None) == ["never executed"]
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("book/01.ipynb", "chapter"),
+        ("tlhelpers/paper.py", "code (paper)"),
+        ("tlhelpers/chart.py", "code (chart)"),
+        ("data/records/flowers/run.json", "data"),
+        ("data/claims.yml", "data"),
+        ("requirements.txt", "machine"),
+        ("tlhelpers/other.py", None),
+        ("data/flowers-recognition.zip", None),
+        ("README.md", None),
+    ],
+)
+def test_a_changed_file_makes_what_depends_on_it_stale_and_nothing_else(project, path, change):
+    before = mark()
+    file = project / path
+    text = file.read_text() if file.is_file() else ""
+    file.write_text(f"{text}\n")
+    assert freshness.list_changes(mark(), before) == ([change] if change else [])
+
+
+def test_parameters_and_earlier_chapters_count(project):
+    before = mark(follows=[{"chapter": "a"}])
+    assert freshness.list_changes(mark(parameters=PARAMETERS | {"SEED": 1}, follows=[{"chapter": "a"}]), before) == [
+        "parameters"
+    ]
+    assert freshness.list_changes(mark(follows=[{"chapter": "b"}]), before) == ["chapters it follows"]
+
+
+def test_other_photographs_make_a_chapter_of_theirs_stale(mirror, flowers, monkeypatch):
+    chapter = "book/02_the_pictures.ipynb"
+    before = freshness.mark_chapter(chapter, PARAMETERS, drawn=False)
+    freshness._fingerprint.cache_clear()
+    from conftest import write_archive
+
+    write_archive(mirror / "flowers-recognition.zip", per_class=9)
+    after = freshness.mark_chapter(chapter, PARAMETERS, drawn=False)
+    freshness._fingerprint.cache_clear()
+    assert freshness.list_changes(after, before) == ["pictures"]
+
+
+def test_the_chapters_of_the_book_reach_what_they_use():
+    modules = freshness.mark_chapter("book/18_in_the_browser.ipynb", PARAMETERS, drawn=True)["code"]
+    assert {"chapters", "exports", "studies", "garden", "models"} <= set(modules)
+    assert not {"build", "pdf", "site", "colab"} & set(modules)
+
+
+def test_every_chapter_has_a_mark_that_can_be_kept_in_a_notebook():
+    marks = build.mark_chapters(build.list_chapters(), PARAMETERS, drawn=True)
+    assert all(
+        isinstance(v4.new_notebook(metadata={freshness.MARK: mark}), nbformat.NotebookNode) for mark in marks.values()
+    )

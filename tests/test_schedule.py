@@ -1,0 +1,127 @@
+"""Running chapters side by side: the order, what a failure stops, and what is said of the time left."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from tlhelpers import build, devices, schedule, settings
+
+FOLLOWS = {"roof": ("walls", "door"), "walls": ("ground",)}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Threads in place of processes, which begin at once."""
+    monkeypatch.setattr(schedule, "start_pool", ThreadPoolExecutor)
+
+
+def note(path, name, fails=False):
+    """A piece of work: writes when it began and ended."""
+    began = time.monotonic()
+    time.sleep(0.3)
+    if fails:
+        raise ValueError(f"no {name}")
+    path.joinpath(name).write_text(f"{began} {time.monotonic()}")
+    return 0.3
+
+
+def run(folder, names, *, jobs, failing=(), seconds=None):
+    folder = folder / "times"
+    folder.mkdir()
+    works = {name: partial(note, folder, name, name in failing) for name in names}
+    failures = schedule.run_all(works, FOLLOWS, jobs=jobs, seconds=seconds or {})
+    return failures, {path.name: tuple(map(float, path.read_text().split())) for path in folder.iterdir()}
+
+
+def test_a_piece_begins_when_those_it_follows_have_ended_and_others_run_beside_them(tmp_path, quick):
+    failures, times = run(tmp_path, ["roof", "walls", "ground", "door"], jobs=2)
+    assert failures == {}
+    for later, before in FOLLOWS.items():
+        assert all(times[earlier][1] <= times[later][0] for earlier in before)
+    assert times["door"][0] < times["walls"][1]  # beside, not after
+
+
+def test_a_failure_stops_what_follows_it_and_nothing_else(tmp_path, quick):
+    failures, times = run(tmp_path, ["roof", "walls", "ground", "door"], jobs=2, failing=["ground"])
+    assert failures["ground"] == "no ground"
+    assert "walls: not executed, because of ['ground']" in failures.values()
+    assert set(failures) == {"ground", "walls", "roof"}
+    assert set(times) == {"door"}
+
+
+def test_what_a_piece_follows_may_be_done_already(tmp_path, quick):
+    failures, times = run(tmp_path, ["roof"], jobs=1)
+    assert (failures, set(times)) == ({}, {"roof"})
+
+
+def test_the_longest_begins_first(tmp_path, quick):
+    _, times = run(tmp_path, ["a", "b", "c"], jobs=1, seconds={"a": 1, "b": 9, "c": 4})
+    assert sorted(times, key=lambda name: times[name][0]) == ["b", "c", "a"]
+
+
+def fill_memory(folder, name):
+    (folder / f"{os.getpid()} {name}").touch()
+    return 0.1
+
+
+def test_each_piece_has_a_process_of_its_own(tmp_path):
+    works = {name: partial(fill_memory, tmp_path, name) for name in "ab"}
+    assert schedule.run_all(works, {}, jobs=1, seconds={}) == {}
+    processes = {path.name.split()[0] for path in tmp_path.glob("[0-9]*")}
+    assert len(processes | {str(os.getpid())}) == 3
+
+
+def test_each_chapter_stands_behind_those_it_follows_in_the_book():
+    chapters = build.list_chapters()
+    for chapter, before in schedule.FOLLOWS.items():
+        assert all(chapters.index(earlier) < chapters.index(chapter) for earlier in before)
+
+
+def test_a_chapter_that_reads_other_chapters_runs_is_said_to_follow_some():
+    reading = ("load_model(", "load_runs(", "load_live_records(", "load_runs_or_records(")
+    training = {chapter for chapters in build.RECORDED_CHAPTERS.values() for chapter in chapters}
+    for chapter in build.list_chapters():
+        text = (settings.PROJECT_FOLDER / chapter).read_text(encoding="utf-8")
+        if any(f"chapter.{name}" in text for name in reading):
+            assert chapter in schedule.FOLLOWS.keys() | training, chapter
+
+
+def test_the_estimate_follows_the_pace_of_this_machine():
+    estimate = schedule.Estimate(["a", "b", "c"], {"a": 100, "b": 200, "c": 100}, jobs=1)
+    assert estimate.describe() == ", about 7 min left"
+    assert estimate.finish("a", 200) == "(1 of 3, about 10 min left)"
+    assert estimate.finish("b", 400) == "(2 of 3, about 3 min left)"
+    assert estimate.finish("c", 200) == "(3 of 3)"
+
+
+def test_side_by_side_no_rest_is_shorter_than_its_longest_piece():
+    estimate = schedule.Estimate(["a", "b"], {"a": 300, "b": 60}, jobs=2)
+    assert estimate.describe() == ", about 5 min left"
+
+
+def test_nothing_is_estimated_where_nothing_is_known():
+    assert schedule.Estimate(["a", "b"], {}, jobs=1).describe() == ""
+
+
+def test_a_chapter_takes_what_it_took_last_time(tmp_path):
+    earlier = {"book/01.ipynb": {"papermill": {"duration": 7.0}}, "book/02.ipynb": {}}
+    assert schedule.usual_seconds("full", earlier) == {"book/01.ipynb": 7.0}
+
+
+def test_before_the_first_build_the_pocket_chapters_have_recorded_times():
+    assert set(schedule.usual_seconds("pocket", {})) == set(build.list_chapters())
+
+
+@pytest.mark.parametrize(
+    ("cores", "gibibytes", "gpus", "jobs"), [(2, 24, 0, 2), (8, 9, 0, 2), (16, 99, 0, 4), (8, 64, 1, 1)]
+)
+def test_chapters_share_cores_and_memory_but_no_gpu(monkeypatch, cores, gibibytes, gpus, jobs):
+    monkeypatch.setattr(devices, "list_gpus", lambda: [{}] * gpus)
+    monkeypatch.setattr(devices, "available_cores", lambda: cores)
+    memory = type("Memory", (), {"available": gibibytes << 30})
+    monkeypatch.setattr(schedule.psutil, "virtual_memory", lambda: memory)
+    assert schedule.choose_jobs() == jobs
+    assert schedule.choose_jobs(3) == 3

@@ -1,0 +1,64 @@
+"""Laying out what jupyter-book reads, and building the site from it."""
+
+import nbformat
+import pytest
+import yaml
+from builders import executed_cell, stream
+from nbformat import v4
+
+from tlhelpers import frontpage, settings, staging
+
+BADGE = '<dl class="run-badge">the machine</dl>'
+
+
+def html_output(text):
+    return v4.new_output("display_data", {"text/html": text})
+
+
+@pytest.fixture
+def staged(monkeypatch, tmp_path):
+    """A project of one page and one chapter, whose executed copy shows a table and then its badge."""
+    project = tmp_path / "project"
+    for name in ("_toc.yml", "book/index.md", "book/01.ipynb", "book/.cache/x", "book/_static/book.css"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    (project / "_config.yml").write_text("title: A book\nhtml:\n  use_edit_page_button: true\n")
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", project)
+    monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
+    monkeypatch.setattr(frontpage, "write_result", lambda folder: (folder / "result.md").touch())
+    (tmp_path / "source" / "book").mkdir(parents=True)
+    executed = executed_cell(stream("stdout", "1"), html_output("<table></table>"), html_output(BADGE))
+    nbformat.write(executed, tmp_path / "source" / "book" / "01.ipynb")
+    return tmp_path / "source"
+
+
+def test_staging_copies_what_the_site_reads_beside_the_executed_chapters_and_nothing_hidden(staged):
+    executed = (staged / "book" / "01.ipynb").read_text()
+    staging.stage_source(["book/01.ipynb"])
+    found = {str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file()}
+    copied = {"_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/_static/book.css"}
+    assert found == copied | {"book/result.md", "book/execution_report.md"}
+    assert (staged / "book" / "01.ipynb").read_text() == executed
+
+
+def test_foot_of_every_page_is_the_badge_of_the_first_chapter(staged):
+    staging.stage_source(["book/01.ipynb"])
+    config = yaml.safe_load((staged / "_config.yml").read_text())
+    assert config == {"title": "A book", "html": {"use_edit_page_button": True, "extra_footer": BADGE}}
+
+
+def test_a_published_site_names_its_address_and_a_repository_of_another_form_is_refused():
+    config = {
+        "title": "A book",
+        "html": {},
+        "sphinx": {"extra_extensions": ["tlhelpers.site"], "config": {"numfig": True}},
+    }
+    staging.add_publishing(config, "Owner/some.name")
+    assert (
+        config["html"]["baseurl"] == config["sphinx"]["config"]["ogp_site_url"] == "https://owner.github.io/some.name/"
+    )
+    assert config["sphinx"]["extra_extensions"][0] == "tlhelpers.site"
+    assert config["sphinx"]["config"]["numfig"]
+    assert config["sphinx"]["config"]["ogp_site_name"] == "A book"
+    with pytest.raises(ValueError, match=r"A repository is written owner/name\. Received: 'owner'"):
+        staging.add_publishing(config, "owner")

@@ -1,0 +1,34 @@
+"""The command line of the helpers: what a saved model says about a folder of pictures."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    predict = commands.add_parser("predict", help="write a table of predictions; can be stopped and started again")
+    predict.add_argument("model", type=Path, help="a model that a chapter has saved, ending in .keras")
+    predict.add_argument("folder", type=Path, help="every picture below it is looked at")
+    predict.add_argument("--out", type=Path, default=Path("predictions.csv"), help="default: %(default)s")
+    predict.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="class names, where none were saved with the model"
+    )
+    options = parser.parse_args(arguments)
+    from tlhelpers import predictions  # here, because TensorFlow takes seconds to load
+
+    try:
+        counts = predictions.predict_folder(options.model, options.folder, options.out, class_names=options.classes)
+    except (OSError, ValueError) as error:
+        print(f"Stopped: {error}", file=sys.stderr)
+        return 1
+    for verdict, count in sorted(counts.items()):
+        print(f"{verdict}: {count:,}")
+    print(f"The table: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

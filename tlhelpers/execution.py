@@ -1,0 +1,155 @@
+"""Runs one chapter in a kernel of its own, and makes of it what a page is built from."""
+
+import base64
+import io
+import re
+import shutil
+import sys
+import time
+
+import nbformat
+import numpy as np
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from PIL import Image
+
+from tlhelpers import drawings, files, report, settings
+
+KERNEL = "python3"
+TIME_LIMIT_SECONDS = 3600  # for one cell
+JPEG_QUALITY, WORTH_IT = 90, 0.5  # percent; the share of a PNG's bytes below which a JPEG takes its place
+TRACEBACK_LINES = 12
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+# What TensorFlow and LiteRT say while they load or convert, before any setting can silence it.
+STARTUP_MESSAGE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|I0000 \d|W0000 .*tf_tfl_flatbuffer_helpers|INFO:"
+)
+
+
+class ChapterError(RuntimeError):
+    """A chapter did not run as it should; the message names the chapter, the cell and the reason."""
+
+
+def execute_chapter(
+    source, destination, parameters, *, folder=settings.PROJECT_FOLDER, marks=None, time_limit=TIME_LIMIT_SECONDS
+):
+    """Executes one notebook in a kernel of its own.
+
+    Args:
+        source: Path. The notebook; it stays as it is.
+        destination: Path. The executed copy, written when the run has ended without an error.
+        parameters: dict. Values for names in the notebook's parameters cell.
+        folder: Path. Where the kernel works.
+        marks: dict or None. What the copy's metadata are to hold beside the run's own, as from `freshness.mark`.
+        time_limit: float. Seconds after which a cell is stopped and the chapter fails.
+
+    Returns:
+        float. Wall-clock seconds.
+
+    Raises:
+        ChapterError: when a parameter is unknown, a cell fails, takes too long or writes to stderr, or the kernel
+            dies. The run up to there is kept in `_build/failed`.
+    """
+    known = papermill.inspect_notebook(str(source))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ChapterError(f"{source.name} has the parameters {sorted(known)}. Received: {unknown}")
+    started = time.perf_counter()
+    with files.atomic_file(destination) as temporary:
+        try:
+            with report.watch_memory() as memory:
+                papermill.execute_notebook(
+                    str(source),
+                    str(temporary),
+                    parameters=parameters,
+                    kernel_name=KERNEL,
+                    cwd=str(folder),
+                    execution_timeout=time_limit,
+                    progress_bar=sys.stderr.isatty(),
+                )
+        except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise ChapterError(
+                f"{describe_failure(source.name, error, time_limit)}{_keep(temporary, source.name)}"
+            ) from None
+        notebook = nbformat.read(temporary, as_version=4)
+        drop_startup_messages(notebook)
+        check_outputs(notebook, source.name)
+        hide_injected_parameters(notebook)
+        shrink_pictures(notebook)
+        notebook.metadata.update(memory | (marks or {}))
+        nbformat.write(notebook, temporary)
+    return time.perf_counter() - started
+
+
+def describe_failure(name, error, time_limit):
+    """Says in words what stopped a chapter.
+
+    Args:
+        name: str. The notebook's file name.
+        error: Exception. What papermill raised.
+        time_limit: float. Seconds that a cell was given.
+
+    Returns:
+        str. One line, or with the end of the traceback below it.
+    """
+    if isinstance(error, CellTimeoutError):
+        return f"{name}: a cell took longer than {time_limit:.0f} s and was stopped"
+    if isinstance(error, DeadKernelError):
+        return f"{name}: its process died; the system ends processes that ask for more memory than there is"
+    lines = COLOURS.sub("", "\n".join(error.traceback)).splitlines()[-TRACEBACK_LINES:]
+    return "\n    ".join([f"{name}, cell {error.exec_count}: {error.ename}: {error.evalue}", *lines])
+
+
+def drop_startup_messages(notebook):
+    """Removes what TensorFlow says while it loads or converts, on whichever stream; everything else stays."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                lines = output.text.splitlines(keepends=True)
+                output.text = "".join(line for line in lines if not STARTUP_MESSAGE.match(line))
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text", "-")]
+
+
+def check_outputs(notebook, name):
+    """Raises a ChapterError when an executed notebook holds an error or text on stderr."""
+    for index, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise ChapterError(f"{name}, cell {index}: {output.ename}: {output.evalue}")
+            if output.output_type == "stream" and output.name == "stderr":
+                raise ChapterError(f"{name}, cell {index} wrote to stderr: {output.text[:500]}")
+
+
+def shrink_pictures(notebook):
+    """Turns figures that are mostly photographs or drawings into JPEG, which takes a fraction of their bytes."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                exact = base64.b64decode(output.data["image/png"])
+                with Image.open(io.BytesIO(exact)) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                small = drawings.encode(pixels, quality=JPEG_QUALITY, subsampling=0, optimize=True)
+                if len(small) < WORTH_IT * len(exact):
+                    output.data["image/jpeg"] = base64.b64encode(small).decode()
+                    del output.data["image/png"]
+
+
+def hide_injected_parameters(notebook):
+    """Keeps the cell that papermill adds off the page; what was chosen stands in the badge."""
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            cell.metadata["tags"] = [*tags, "remove-cell"]
+
+
+def _keep(partial, name):
+    """Keeps what an interrupted run has written, and says where."""
+    kept = settings.build_folder() / "failed" / name
+    if not partial.stat().st_size:
+        return ""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(partial, kept)
+    return f"\n    The run up to there is in {kept}"

@@ -3,16 +3,20 @@
 import dataclasses
 import hashlib
 import http.server
+import io
+import zipfile
 
 import nbformat
 import numpy as np
 import pandas as pd
 from nbformat import v4
+from PIL import Image
 
-from tlhelpers import execution, records, settings, studies
+from tlhelpers import execution, garden, records, settings, studies
 from tlhelpers.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED
 
 STUDY = studies.get_study("flowers")
+CLASS_NAMES = tuple(sorted(garden.TARGETS))
 HARDWARE = {"kind": "CPU", "name": "a processor", "count": 2, "memory_gib": 16.0, "precision": "float32"}
 GPU = {"kind": "GPU", "name": "a GPU", "count": 1, "memory_gib": 80.0, "precision": "float32"}
 PER_CLASS = 40
@@ -229,3 +233,37 @@ def executed_cell(*outputs):
 
 def stream(name, text):
     return v4.new_output("stream", name=name, text=text)
+
+
+def draw_flower(label, index, size=72):
+    """A drawn flower: uint8 array `(size, size, 3)`."""
+    return garden.draw_flower(label, 0, index, size)
+
+
+def encode(pixels, image_format="JPEG", **options):
+    """The bytes of an image file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def write_archive(path, *, per_class=8, extra=None, prefix="flowers"):
+    """A ZIP in the layout of the flower archive; `extra` maps further member names to bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for label in CLASS_NAMES:
+            for index in range(per_class):
+                archive.writestr(f"{prefix}/{label}/{index:04d}.jpg", encode(draw_flower(label, index)))
+        for name, content in (extra or {}).items():
+            archive.writestr(name, content)
+    return path
+
+
+def settle_statistics(network, images):
+    """Sets the moving statistics of a Keras model to those of a batch: random weights then give usual outputs."""
+    norms = [layer for layer in network.layers if hasattr(layer, "moving_mean")]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    network(images, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -5,10 +5,8 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ["TLHELPERS_QUIET"] = "1"
 
-import io
 import socket
 import threading
-import zipfile
 
 import matplotlib
 
@@ -17,52 +15,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from PIL import Image
+from builders import CLASS_NAMES, Website, draw_flower, encode, write_archive
 from smoke_book import build_pages, execute_chapters
 
-from tlhelpers import garden, queries, studies
+from tlhelpers import queries, studies
 
 
 def pytest_addoption(parser):
     """Adds the option that writes down what deterministic cells give, to be read before it is committed."""
     parser.addoption("--update-expected", action="store_true", help="rewrite tests/expected_outputs.json")
-
-
-CLASS_NAMES = tuple(sorted(garden.TARGETS))
-
-
-def draw_flower(label, index, size=72):
-    """A drawn flower: uint8 array `(size, size, 3)`."""
-    return garden.draw_flower(label, 0, index, size)
-
-
-def encode(pixels, image_format="JPEG", **options):
-    """The bytes of an image file."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, image_format, **options)
-    return stream.getvalue()
-
-
-def write_archive(path, *, per_class=8, extra=None, prefix="flowers"):
-    """A ZIP in the layout of the flower archive; `extra` maps further member names to bytes."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for label in CLASS_NAMES:
-            for index in range(per_class):
-                archive.writestr(f"{prefix}/{label}/{index:04d}.jpg", encode(draw_flower(label, index)))
-        for name, content in (extra or {}).items():
-            archive.writestr(name, content)
-    return path
-
-
-def settle_statistics(network, images):
-    """Sets the moving statistics of a Keras model to those of a batch: random weights then give usual outputs."""
-    norms = [layer for layer in network.layers if hasattr(layer, "moving_mean")]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    network(images, training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 @pytest.fixture(autouse=True)
@@ -137,8 +98,6 @@ def table(tmp_path):
 @pytest.fixture
 def website(monkeypatch):
     """A mirror over HTTP on this machine."""
-    from builders import Website
-
     with Website() as server:
         monkeypatch.setenv("TLHELPERS_MIRROR", server.url)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -163,6 +163,8 @@ def test_nbval_finds_the_expected_outputs_again(surroundings):
     folder.mkdir()
     for chapter, outputs in expected.items():
         notebook = read(chapter)
+        last = max(index for index, cell in enumerate(notebook.cells) if CHECKED in cell.metadata.get("tags", []))
+        del notebook.cells[last + 1 :]  # what follows has no part in the comparison
         for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
             cell.execution_count = count
             cell.outputs = [as_output(facts, count) for facts in outputs.get(cell.source, [])]

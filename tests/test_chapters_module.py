@@ -10,7 +10,7 @@ import keras
 import matplotlib
 import numpy as np
 import pytest
-from conftest import draw_flower, encode
+from builders import draw_flower, encode
 
 from tlhelpers import chapters, devices, drawings, manifest, profiles, settings, sources, studies, summaries
 

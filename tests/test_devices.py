@@ -135,7 +135,15 @@ def test_gpus_grow_their_memory_instead_of_taking_all_of_it(monkeypatch):
     assert grown == [("first", True), ("second", True)]
 
 
-def test_gpus_are_listed_with_name_and_capability(monkeypatch):
+def test_where_no_driver_is_there_is_no_gpu_and_tensorflow_is_not_asked(monkeypatch, tmp_path):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: pytest.fail("asked"))
+    monkeypatch.setattr(devices.sys, "platform", "linux")
+    monkeypatch.setattr(devices, "GPU_NODES", (str(tmp_path / "nvidiactl"),))
+    assert devices.list_gpus() == []
+
+
+def test_gpus_are_listed_with_name_and_capability(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "GPU_NODES", (str(tmp_path),))
     physical = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")] * 2
     details = iter([{"device_name": "Tesla T4", "compute_capability": (7, 5)}, {}])
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: physical)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CLASS_NAMES
+from builders import CLASS_NAMES
 from PIL import Image, UnidentifiedImageError
 
 from tlhelpers import drawings, garden, manifest, settings, studies

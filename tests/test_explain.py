@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import settle_statistics
+from builders import settle_statistics
 from keras import layers
 
 from tlhelpers import explain, models, training

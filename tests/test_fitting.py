@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_flower, encode
+from builders import draw_flower, encode
 
 from tlhelpers import explain, fitting, loaders, models, recipes, training
 

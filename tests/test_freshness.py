@@ -2,6 +2,7 @@
 
 import nbformat
 import pytest
+from builders import write_archive
 from nbformat import v4
 
 from tlhelpers import build, freshness, settings
@@ -90,8 +91,6 @@ def test_other_photographs_make_a_chapter_of_theirs_stale(mirror, flowers, monke
     chapter = "book/02_the_pictures.ipynb"
     before = freshness.mark_chapter(chapter, PARAMETERS, drawn=False)
     freshness._fingerprint.cache_clear()
-    from conftest import write_archive
-
     write_archive(mirror / "flowers-recognition.zip", per_class=9)
     after = freshness.mark_chapter(chapter, PARAMETERS, drawn=False)
     freshness._fingerprint.cache_clear()

@@ -9,7 +9,7 @@ import pandas as pd
 import psutil
 import pytest
 import tensorflow as tf
-from conftest import draw_flower, encode
+from builders import draw_flower, encode
 
 from tlhelpers import loaders, settings
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CLASS_NAMES, draw_flower, encode, write_archive
+from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
 from tlhelpers import drawings, files, layouts, manifest, settings, sources, studies

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import settle_statistics
+from builders import settle_statistics
 from keras import layers
 
 from tlhelpers import models

@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from conftest import draw_flower, encode
+from builders import draw_flower, encode
 from PIL import Image
 
 from tlhelpers import __main__ as command

@@ -1,10 +1,14 @@
 """Running chapters side by side: the order, what a failure stops, and what is said of the time left."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import psutil
 import pytest
 
 from tlhelpers import build, devices, schedule, settings
@@ -72,6 +76,59 @@ def test_each_piece_has_a_process_of_its_own(tmp_path):
     assert schedule.run_all(works, {}, jobs=1, seconds={}) == {}
     processes = {path.name.split()[0] for path in tmp_path.glob("[0-9]*")}
     assert len(processes | {str(os.getpid())}) == 3
+
+
+SCRIPT = """
+import functools, subprocess, sys, time
+from tlhelpers import schedule
+
+if __name__ == "__main__":
+    command = [sys.executable, "-c", "import time; time.sleep(600)  # started by a piece of work"]
+    schedule.run_all({"a": functools.partial(subprocess.run, command)}, {}, jobs=1, seconds={})
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
+def test_nothing_runs_on_when_the_build_is_ended(tmp_path, ending):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    build = psutil.Popen(
+        [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        started = wait_for(lambda: [p for p in build.children(recursive=True) if "started by" in " ".join(p.cmdline())])
+        build.send_signal(ending)
+        build.wait(timeout=20)
+        assert wait_for(lambda: not any(process.is_running() and process.status() != "zombie" for process in started))
+    finally:
+        for process in psutil.process_iter(["cmdline"]):
+            if "started by a piece" in " ".join(process.info["cmdline"] or []):
+                process.kill()
+
+
+def wait_for(condition, seconds=20):
+    """Waits until something is true, and returns it; at last whatever it is."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("jobs", "shares"), [(1, [{0, 1, 2}]), (2, [{0, 2}, {1}]), (3, [{0}, {1}, {2}]), (4, [{0}, {1}, {2}, {0, 1, 2}])]
+)
+def test_chapters_side_by_side_have_cores_of_their_own(monkeypatch, jobs, shares):
+    monkeypatch.setattr(devices, "list_cores", lambda: [0, 1, 2])
+    assert schedule.share_cores(jobs) == shares
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no way to choose cores")
+def test_what_a_piece_starts_stays_on_its_cores():
+    core = devices.list_cores()[-1]
+    with ThreadPoolExecutor(1) as pool:
+        command = [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"]
+        answer = pool.submit(schedule.run_on, {core}, partial(subprocess.check_output, command, text=True)).result()
+    assert answer.strip() == str({core})
 
 
 def test_each_chapter_stands_behind_those_it_follows_in_the_book():

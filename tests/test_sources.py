@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
-from builders import Website, cached, checksums_of
-from conftest import CLASS_NAMES, write_archive
+from builders import CLASS_NAMES, Website, cached, checksums_of, write_archive
 
 from tlhelpers import archives, downloads, drawings, files, layouts, settings, sources, studies
 from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images

@@ -6,7 +6,7 @@ import yaml
 from builders import executed_cell, stream
 from nbformat import v4
 
-from tlhelpers import frontpage, settings, staging
+from tlhelpers import execution, frontpage, settings, staging
 
 BADGE = '<dl class="run-badge">the machine</dl>'
 
@@ -62,3 +62,60 @@ def test_a_published_site_names_its_address_and_a_repository_of_another_form_is_
     assert config["sphinx"]["config"]["ogp_site_name"] == "A book"
     with pytest.raises(ValueError, match=r"A repository is written owner/name\. Received: 'owner'"):
         staging.add_publishing(config, "owner")
+
+
+@pytest.fixture
+def builds(staged, tmp_path, monkeypatch):
+    """What stands for jupyter-book: a list of the sites it has built; each holds how many there were before it."""
+    staging.stage_source(["book/01.ipynb"])
+    done = []
+
+    def build(folder):
+        newer = folder / "next"
+        newer.mkdir()
+        (newer / "index.html").write_text(f"{len(done)}")
+        done.append(newer)
+        return newer
+
+    (settings.PROJECT_FOLDER / "requirements.txt").touch()
+    monkeypatch.setattr(staging, "_run_jupyter_book", build)
+    return done
+
+
+def test_a_site_that_is_up_to_date_is_not_built_again(builds, staged):
+    assert staging.build_site() == staging.build_site()
+    staging.stage_source(["book/01.ipynb"], executed=[])  # the report now says that the chapter was kept
+    assert staging.build_site().read_text() == "0"
+    assert len(builds) == 1
+
+
+def test_a_changed_page_or_lock_file_builds_the_site_again(builds, staged):
+    staging.build_site()
+    (staged / "book" / "index.md").write_text("changed")
+    assert staging.build_site().read_text() == "1"
+    (settings.PROJECT_FOLDER / "requirements.txt").write_text("sphinx==1")
+    assert staging.build_site().read_text() == "2"
+
+
+def test_the_last_good_site_stays_when_the_next_one_fails(builds, staged, monkeypatch):
+    site = staging.build_site()
+    (staged / "book" / "index.md").write_text("changed")
+
+    def fail(folder):
+        raise execution.ChapterError("jupyter-book ended with exit status 1")
+
+    monkeypatch.setattr(staging, "_run_jupyter_book", fail)
+    with pytest.raises(execution.ChapterError, match="exit status 1"):
+        staging.build_site()
+    assert site.read_text() == "0"
+    with pytest.raises(execution.ChapterError):
+        staging.build_site()  # and is not taken for what the changed page would give
+
+
+def test_pages_that_are_no_more_are_not_in_the_next_site(builds, staged):
+    site = staging.build_site()
+    (site.parent / "old.html").touch()
+    (staged / "book" / "index.md").write_text("changed")
+    staging.build_site()
+    assert not (site.parent / "old.html").exists()
+    assert sorted(path.name for path in site.parent.parent.glob("html*")) == ["html"]

@@ -3,8 +3,10 @@
 import ctypes
 import os
 import platform
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 
@@ -16,6 +18,11 @@ GPU_BATCH_SIZE = 64
 # Options of the C library's mallopt, as malloc.h numbers them: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
 MEMORY_OPTIONS = {-8: 1, -3: 2**31 - 1, -1: 2**31 - 1}
 SMALL_WORK = 200  # items below which starting processes costs more than it gains
+GPU_NODES = (
+    "/dev/nvidiactl",
+    "/dev/kfd",
+    "/dev/dxg",
+)  # what the drivers of GPUs leave: NVIDIA, AMD, Windows below Linux
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,9 @@ def list_gpus():
     Returns:
         list of dict with `name` (str) and `compute_capability` (tuple of int, or None).
     """
+    if sys.platform == "linux" and not any(Path(node).exists() for node in GPU_NODES):
+        return []  # and TensorFlow, which takes seconds to load, is not asked
+
     import tensorflow as tf
 
     gpus = []
@@ -94,10 +104,15 @@ def cpu_name():
 
 
 def available_cores():
-    """CPU cores this process may use."""
+    """How many CPU cores this process may use."""
+    return len(list_cores())
+
+
+def list_cores():
+    """The CPU cores this process may use: a list of int."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def map_over_cores(function, items, *, description, workers=None):

@@ -62,8 +62,9 @@ def list_changes(mark, earlier):
     return changes + ([f"code ({', '.join(modules)})"] if modules else [])
 
 
+@functools.cache
 def find_imports(code):
-    """The modules of this package that a piece of Python code imports, wherever in it: a set of str."""
+    """The modules of this package that a piece of Python code imports, wherever in it: a frozenset of str."""
     found = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -72,7 +73,7 @@ def find_imports(code):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tlhelpers."):
             found.add(node.module.partition(".")[2])
-    return {name for name in found if _path_of(name).is_file()}
+    return frozenset(name for name in found if _path_of(name).is_file())
 
 
 def find_public_names(code):

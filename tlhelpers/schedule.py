@@ -4,6 +4,8 @@ import contextlib
 import graphlib
 import json
 import multiprocessing
+import os
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
@@ -49,7 +51,8 @@ def run_all(works, follows, *, jobs, seconds):
     sorter = graphlib.TopologicalSorter({name: set(follows.get(name, ())) & set(works) for name in works})
     sorter.prepare()
     failures, ready, running, estimate = {}, [], {}, Estimate(works, seconds, jobs)
-    with start_pool(jobs) as pool:
+    shares = share_cores(jobs)
+    with start_pool(jobs) as pool, ended_together():
         while sorter.is_active():
             ready = sorted([*ready, *sorter.get_ready()], key=estimate.usual)
             if not ready and not running:
@@ -57,9 +60,11 @@ def run_all(works, follows, *, jobs, seconds):
             while ready and len(running) < jobs:
                 name = ready.pop()
                 print(f"{name}: started", flush=True)
-                running[pool.submit(works[name])] = name
+                share = shares.pop()
+                running[pool.submit(run_on, share, works[name])] = name, share
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name = running.pop(future)
+                name, share = running.pop(future)
+                shares.append(share)
                 try:
                     took = future.result()
                     sorter.done(name)
@@ -73,7 +78,52 @@ def run_all(works, follows, *, jobs, seconds):
 
 def start_pool(jobs):
     """Processes that run one piece of work each: what one leaves behind in memory never reaches the next."""
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=spawn, initializer=end_with_parent, max_tasks_per_child=1)
+
+
+@contextlib.contextmanager
+def ended_together():
+    """Ends all processes that this one has started when the block is left by an error or an interruption."""
+    try:
+        yield
+    except BaseException:
+        end_children()
+        raise
+
+
+def end_with_parent():
+    """Lets this process, and what it has started, end as soon as the one that has started it is gone."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        end_children()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_children():
+    """Ends all processes that this one has started, and those that they have started."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def share_cores(jobs):
+    """The cores of this machine in as many parts as jobs: a list of sets of int.
+
+    Programs that compute take every core they see. Two of them on the same cores wait for each other.
+    """
+    cores = devices.list_cores()
+    return [set(cores[job::jobs]) or set(cores) for job in range(jobs)]
+
+
+def run_on(cores, work):
+    """Runs a piece of work, and all that it starts, on some cores alone where the system has a way to say so."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    return work()
 
 
 class Estimate:

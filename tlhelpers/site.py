@@ -30,6 +30,8 @@ PICTURE = re.compile(r'<img(?![^>]*\s(?:width|height)=)[^>]*?\ssrc="(?P<source>[
 
 # What screen readers are told wrongly, and what they should be told.
 CORRECTIONS = {
+    '<section id="solution-content">': "<section>",  # the same for every solution of a page
+    '<section id="exercise-content">': "<section>",
     '<summary aria-label="Toggle hidden content">': "<summary>",  # its text says more
     '<div role="list" class="citation-list">': '<div class="citation-list">',  # its parts are no list items
     ' role="doc-biblioentry"': "",  # a role that is no longer used

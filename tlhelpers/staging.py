@@ -115,22 +115,27 @@ def build_site():
 
 
 def _digest_of_staged():
-    """What the site is made from: the staged files, this package's part in it, and the versions of the builders."""
+    """What the site is made from: the staged files but the report of the build, this package's part in it, and the
+    versions of the builders.
+    """
     staging = settings.build_folder() / STAGING
     read = [
         *sorted(staging.rglob("*")),
         settings.PACKAGE_FOLDER / "site.py",
         settings.PROJECT_FOLDER / "requirements.txt",
     ]
-    return files.sha256_of_text("\n".join(f"{path} {files.sha256_of(path)}" for path in read if path.is_file()))
+    return files.sha256_of_text(
+        "\n".join(f"{path} {files.sha256_of(path)}" for path in read if path.is_file() and path.name != report.TEXT)
+    )
 
 
 def _run_jupyter_book(folder):
     """Builds the staged book beside the site there is: the Path of the new one."""
+    print("Building the site", flush=True)
     output = folder / NEXT
     shutil.rmtree(output, ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(folder / STAGING)]
-    options = ["--path-output", str(output), "--all", "-W", "--keep-going"]
+    options = ["--path-output", str(output), "--all", "--quiet", "-W", "--keep-going"]
     finished = subprocess.run([*command, *options], check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     if finished.returncode:
         raise execution.ChapterError(

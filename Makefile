@@ -28,7 +28,7 @@ $(READY): requirements.txt pyproject.toml
 	touch $@
 
 book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL, SEED, ONLY, JOBS, REPO)
-	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(REPO),--repository $(REPO))
+	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(REPO),--repository $(REPO))
 
 test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest

@@ -30,13 +30,14 @@ TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")
 def plan(monkeypatch, tmp_path):
     """Notes what would be executed and built instead of doing it."""
     done = SimpleNamespace(
-        executed=[], destinations=[], runs=set(), sites=0, weights=[], drawn=[], failing=[], edits={}
+        executed=[], destinations=[], runs=set(), sites=0, weights=[], drawn=[], failing=[], edits={}, limits=set()
     )
 
-    def execute(source, destination, parameters, *, marks=None, time_limit=None):
+    def execute(source, destination, parameters, *, marks=None, time_limit):
         if source.name[:2] in done.failing:
             raise execution.ChapterError(f"{source.name}, cell 3: no such petal")
         done.executed.append((source.name, parameters))
+        done.limits.add(time_limit)
         done.destinations.append(destination)
         done.runs.add(settings.runs_folder(parameters["PROFILE"]))
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -222,6 +223,7 @@ def test_recording_executes_the_training_chapters_of_each_seed(plan, tmp_path):
     ]
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {"full"}
     assert plan.runs == {tmp_path}
+    assert plan.limits == {None}  # a recording takes what it takes
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from tlhelpers import build as build_chapter
-from tlhelpers import chapters, drawings, exercises, loaders, models, queries, settings
+from tlhelpers import chapters, drawings, execution, exercises, loaders, models, queries, settings
 
 SIDE = 96
 GOOD = {"accuracy": [0.7, 0.9], "val_accuracy": [0.8, 0.9]}
@@ -194,7 +193,7 @@ def test_unsolved_notebook_fails_and_its_hidden_solution_passes(tmp_path, monkey
     monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))
     parameters = {"PROFILE": "pocket", "PROTOCOL": "careful", "SEED": 0}
     chapter = "book/14_cats_vs_dogs.ipynb"
-    build_chapter.execute_chapter(settings.PROJECT_FOLDER / chapter, tmp_path / "executed.ipynb", parameters)
+    execution.execute_chapter(settings.PROJECT_FOLDER / chapter, tmp_path / "executed.ipynb", parameters)
     cells = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", []) if "data" in output]
     texts = [output.data.get("text/plain", "") for output in outputs]

@@ -128,12 +128,20 @@ def test_a_page_is_light_and_its_parts_stay_where_they_are(desktop, address):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("screen", ["desktop", "phone"])
-def test_page_has_no_serious_barrier(request, screen, theme):
-    page = request.getfixturevalue(screen)
+def test_page_has_no_serious_barrier_on_a_desktop(desktop, theme):
+    assert list_barriers(show_in(desktop, theme)) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_has_no_serious_barrier_on_a_phone(phone, theme):
+    assert list_barriers(show_in(phone, theme)) == []
+
+
+def show_in(page, theme):
+    """The same page, as a reader sees it who prefers that theme."""
     page.emulate_media(color_scheme=theme)
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    assert list_barriers(page) == []
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+    return page
 
 
 def list_barriers(page):
@@ -220,6 +228,27 @@ def test_exercises_are_numbered_and_a_solution_opens_with_a_key(visit):
     assert not text.is_visible()
     solution.locator("button").press("Enter")
     text.wait_for(state="visible")
+
+
+def test_a_page_refuses_a_script_from_elsewhere(visit):
+    refused = visit("book/glossary.html").evaluate(
+        """() => new Promise(resolve => {
+            document.addEventListener("securitypolicyviolation", event => resolve(event.blockedURI));
+            document.head.append(Object.assign(document.createElement("script"), {src: "https://elsewhere.test/x.js"}));
+        })"""
+    )
+    assert refused == "https://elsewhere.test/x.js"
+
+
+def test_a_page_can_be_opened_without_a_server(browser, site):
+    page = browser.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto((site / "book" / "04_frozen_backbone.html").as_uri())
+    assert page.locator("figure img").first.evaluate("image => image.naturalWidth") > 0
+    assert page.locator(".bd-sidebar-primary").evaluate("element => getComputedStyle(element).display") == "flex"
+    assert [text for text in said if "Content Security Policy" in text] == []
+    page.close()
 
 
 def test_the_search_finds_a_chapter(visit):

@@ -66,6 +66,11 @@ def test_the_longest_begins_first(tmp_path, quick):
     assert sorted(times, key=lambda name: times[name][0]) == ["b", "c", "a"]
 
 
+def test_where_nothing_is_known_the_order_is_that_of_the_book(tmp_path, quick):
+    _, times = run(tmp_path, ["c", "a", "b"], jobs=1)
+    assert sorted(times, key=lambda name: times[name][0]) == ["c", "a", "b"]
+
+
 def fill_memory(folder, name):
     (folder / f"{os.getpid()} {name}").touch()
     return 0.1

@@ -1,5 +1,6 @@
 """What the site's own Sphinx extension leaves on a page."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,13 @@ def test_scripts_of_the_unused_extension_are_left_out_and_others_stay():
     kept = [_JavaScript("_static/togglebutton.js"), _JavaScript("", body="let toggleHint = 'show'")]
     unused = [_JavaScript("_static/sphinx-thebe.js?v=1"), _JavaScript("", body='const THEBE_JS_URL = "…"')]
     assert finish(script_files=[unused[0], kept[0], unused[1], kept[1]])["script_files"] == kept
+
+
+def test_a_page_says_that_nothing_is_taken_from_elsewhere_and_keeps_its_other_tags():
+    tags = finish(metatags='<meta name="generator" content="x" />')["metatags"]
+    assert tags.endswith('<meta name="generator" content="x" />')
+    assert "default-src &#x27;self&#x27; file:;" in tags
+    assert not re.search(r"https?:|\*", tags)
 
 
 def test_style_sheets_of_the_unused_extension_are_left_out():
@@ -62,8 +70,8 @@ def test_pictures_keep_their_place_free_and_come_when_they_are_scrolled_to(tmp_p
     assert text == sized.format("") + others + sized.format(' loading="lazy"')
 
 
-def test_a_page_without_scripts_and_text_stays_as_it_is():
-    assert finish() == {}
+def test_a_page_without_scripts_and_text_is_given_its_policy_alone():
+    assert list(finish()) == ["metatags"]
 
 
 def test_hidden_cells_are_named_by_their_text_and_citations_are_no_broken_list():

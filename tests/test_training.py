@@ -1,5 +1,7 @@
 """Around `fit`: features computed once and in order, interrupted runs that go on where they stopped."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -200,7 +202,7 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def fit(folder, *, first_epoch=0, epochs=4, stop_after=None):
+def fit(folder, *, first_epoch=0, epochs=4, stop_after=None, every_seconds=0):
     """Fits a fresh model with a fresh callback; returns both."""
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
@@ -208,13 +210,11 @@ def fit(folder, *, first_epoch=0, epochs=4, stop_after=None):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"], run_eagerly=True)
-    resume = training.Resume(folder)
+    resume = training.Resume(folder, every_seconds=every_seconds)
     callbacks = [resume] if stop_after is None else [resume, StopAfter(stop_after)]
     options = {"batch_size": 4, "shuffle": False, "verbose": 0, "validation_data": (inputs, targets)}
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         model.fit(inputs, targets, initial_epoch=first_epoch, epochs=epochs, callbacks=callbacks, **options)
-    except KeyboardInterrupt:
-        assert folder.is_dir()
     return model, resume
 
 
@@ -249,6 +249,27 @@ def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path, undisturbed,
         np.testing.assert_allclose(resumed.history[name], values, rtol=1e-5)
     for one, other in zip(model.get_weights(), expected_model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_quick_epochs_are_not_kept_one_by_one_and_a_stop_loses_them_alone(tmp_path, undisturbed):
+    fit(tmp_path / "state", stop_after=3, every_seconds=3600)
+    assert not list((tmp_path / "state").glob("*.json"))
+    model, resumed = fit(tmp_path / "state", every_seconds=3600)
+    assert model.history.epoch == [0, 1, 2, 3]
+    assert resumed.history == undisturbed[1].history
+
+
+@pytest.mark.parametrize(
+    ("rate", "spoil", "cause"),
+    [(1e30, 1.0, r"a learning rate that is too high \(1e\+30 at the moment\)"), (1e-3, np.nan, "pictures or targets")],
+)
+def test_a_loss_that_is_no_number_stops_the_training_and_names_the_likely_causes(tmp_path, rate, spoil, cause):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(keras.optimizers.SGD(rate), keras.losses.MeanSquaredError())
+    resume = training.Resume(tmp_path / "state", every_seconds=0)
+    with pytest.raises(ValueError, match=rf"loss of epoch \d+ is (nan|inf).*{cause}"):
+        model.fit(np.full((8, 4), spoil), np.ones((8, 3)), epochs=9, verbose=0, callbacks=[resume])
+    assert not (tmp_path / "state" / "latest.weights.h5").exists()  # nothing to go on from
 
 
 def test_an_undisturbed_fit_has_the_history_keras_keeps(undisturbed):
@@ -339,12 +360,12 @@ def test_an_interrupted_state_is_taken_up_only_by_the_same_model_and_optimiser(t
             if epoch == 2:
                 raise KeyboardInterrupt
 
-    inputs, targets = np.ones((8, 3), "float32"), np.zeros(8, int)
+    inputs, targets, state = np.ones((8, 3), "float32"), np.zeros(8, int), tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         build(0.01, 0.2).fit(
-            inputs, targets, epochs=4, verbose=0, callbacks=[training.Resume(tmp_path / "state"), Stop()]
+            inputs, targets, epochs=4, verbose=0, callbacks=[training.Resume(state, every_seconds=0), Stop()]
         )
-    resume = training.Resume(tmp_path / "state")
+    resume = training.Resume(state)
     run = build(rate, dropout).fit(inputs, targets, epochs=4, verbose=0, callbacks=[resume])
     assert run.epoch == epochs
     assert len(resume.history["loss"]) == 4

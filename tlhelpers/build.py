@@ -278,7 +278,8 @@ def make_records(*, profile, protocol, seeds, only=None, folder=None):
                 settings.build_folder() / "recording" / chosen.name / protocol / f"seed-{seed}" / Path(chapter).name
             )
             parameters = {"PROFILE": chosen.name, "PROTOCOL": protocol, "SEED": seed}
-            seconds = execution.execute_chapter(settings.PROJECT_FOLDER / chapter, executed, parameters)
+            source = settings.PROJECT_FOLDER / chapter
+            seconds = execution.execute_chapter(source, executed, parameters, time_limit=None)  # it can be resumed
             print(f"{chapter}, {protocol}, seed {seed}: {seconds:.0f} s", flush=True)
 
 

@@ -43,7 +43,7 @@ def execute_chapter(
         parameters: dict. Values for names in the notebook's parameters cell.
         folder: Path. Where the kernel works.
         marks: dict or None. What the copy's metadata are to hold beside the run's own, as from `freshness.mark`.
-        time_limit: float. Seconds after which a cell is stopped and the chapter fails.
+        time_limit: float or None. Seconds after which a cell is stopped and the chapter fails; None means never.
 
     Returns:
         float. Wall-clock seconds.
@@ -89,13 +89,13 @@ def describe_failure(name, error, time_limit):
     Args:
         name: str. The notebook's file name.
         error: Exception. What papermill raised.
-        time_limit: float. Seconds that a cell was given.
+        time_limit: float or None. Seconds that a cell was given.
 
     Returns:
         str. One line, or with the end of the traceback below it.
     """
     if isinstance(error, CellTimeoutError):
-        return f"{name}: a cell took longer than {time_limit:.0f} s and was stopped"
+        return f"{name}: a cell took longer than {time_limit:.0f} s and was stopped; TIME_LIMIT gives it more"
     if isinstance(error, DeadKernelError):
         return f"{name}: its process died; the system ends processes that ask for more memory than there is"
     lines = COLOURS.sub("", "\n".join(error.traceback)).splitlines()[-TRACEBACK_LINES:]

@@ -92,7 +92,7 @@ def run_experiment(experiment, folder, *, threads=None):
         weights=profile.weights,
         seed=experiment.seed,
         batch_size=device.batch_size,
-        resume_folder=settings.home_folder() / "interrupted" / experiment.name,
+        resume_folder=settings.home_folder() / "interrupted" / f"{experiment.profile}-{experiment.name}",
     )
     record = _make_record(experiment, study, table, fitted, device)
     training.save_model(fitted.model, settings.models_folder(profile.name) / f"{experiment.name}.keras")

@@ -274,7 +274,7 @@ def pretrain(folder):
     options = {"batch_size": BATCH_SIZE, "cache": "none"}
     # Keras passes the current rate too, which ours does not depend on.
     schedule = keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(epoch))
-    resume = training.Resume(folder)
+    resume = training.Resume(folder, every_seconds=0)
     quiz.fit(
         load_quiz(train, QUESTIONS, IMAGE_SIZE, shuffle=True, augment="light", **options),
         validation_data=load_quiz(held_out, QUESTIONS, IMAGE_SIZE, **options),

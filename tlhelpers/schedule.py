@@ -34,9 +34,10 @@ TYPICAL = "seconds.json"
 
 
 def run_all(works, follows, *, jobs, seconds):
-    """Runs pieces of work side by side, each after those it follows, the longest first; says how far it has come.
+    """Runs pieces of work side by side, each after those it follows; says how far it has come.
 
-    A piece that fails stops those that follow it, and no other.
+    Of those that could begin, the longest does, and where nothing is known of them the first. A piece that fails stops
+    those that follow it, and no other.
 
     Args:
         works: dict from a name to a function without arguments that can be sent to another process; it returns how
@@ -54,11 +55,11 @@ def run_all(works, follows, *, jobs, seconds):
     shares = share_cores(jobs)
     with start_pool(jobs) as pool, ended_together():
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=estimate.usual)
+            ready = sorted([*ready, *sorter.get_ready()], key=estimate.usual, reverse=True)
             if not ready and not running:
                 break  # all that is left follows what has failed
             while ready and len(running) < jobs:
-                name = ready.pop()
+                name = ready.pop(0)
                 print(f"{name}: started", flush=True)
                 share = shares.pop()
                 running[pool.submit(run_on, share, works[name])] = name, share

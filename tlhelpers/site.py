@@ -25,6 +25,24 @@ SERVICES = {
     "Kaggle": "https://www.kaggle.com/kernels/welcome?src=https://github.com/{}",
 }
 
+# What a page may load and run: what lies beside it, its own scripts, the classifier's program and models. The program
+# that draws widgets checks their state with code it makes on the way, which is what `unsafe-eval` allows. The scheme
+# `file:` is for those who open a page without a server.
+HERE = "'self' file:"
+POLICY = "; ".join(
+    (
+        f"default-src {HERE}",
+        f"script-src {HERE} 'unsafe-inline' 'unsafe-eval'",
+        f"style-src {HERE} 'unsafe-inline'",
+        f"img-src {HERE} data: blob:",
+        f"font-src {HERE} data:",
+        f"connect-src {HERE} data: blob:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self' file:",
+    )
+)
+
 # The pictures that chapters have drawn; nothing has given them a size.
 PICTURE = re.compile(r'<img(?![^>]*\s(?:width|height)=)[^>]*?\ssrc="(?P<source>[^":]*_images/[^"]+\.(?:png|jpe?g))"')
 
@@ -43,6 +61,8 @@ def finish_page(app, pagename, templatename, context, doctree):
     for kind in ("script_files", "css_files"):
         files = context.get(kind, [])
         files[:] = [file for file in files if not _is_unused(file)]
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}" />'
+    context["metatags"] = f"\n    {policy}{context.get('metatags', '')}"
     if "body" in context:
         context["body"] = correct_roles(context["body"])
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tlhelpers import checkpoints, files, loaders, settings
 
 EXTRACTION_BATCH = 32
+KEPT_EVERY_SECONDS = 30  # to keep the state takes a second, longer than many an epoch
 
 
 def extract_features(model, table, image_size, *, flipped=False, cache=True):
@@ -114,7 +115,7 @@ def saved_class_names(path):
 
 
 class Resume(keras.callbacks.BackupAndRestore):
-    """Lets a killed `fit` go on after its last finished epoch, with the whole history.
+    """Lets a killed `fit` go on where it was, with the whole history: at most half a minute and one epoch are lost.
 
     A state that another model or optimiser left is not taken up.
     Pass it as a callback; after `fit`, `history` holds every epoch, those before the interruption too, `seconds` the
@@ -122,13 +123,15 @@ class Resume(keras.callbacks.BackupAndRestore):
 
     Args:
         folder: Path. Where the state is kept while training runs; it is gone when training has finished.
+        every_seconds: float. After an epoch the state is kept when this long has passed since the last time.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, every_seconds=KEPT_EVERY_SECONDS):
         self.folder = Path(folder)
         super().__init__(str(self.folder))
         self.history = {}
         self.seconds = self.core_seconds = 0.0
+        self.every_seconds = every_seconds
         self._first_epoch = 0
         self._log_path = self.folder / "history.json"
 
@@ -143,9 +146,15 @@ class Resume(keras.callbacks.BackupAndRestore):
             shutil.rmtree(self.folder, ignore_errors=True)
         super().on_train_begin(logs)
         self._started, self._core_started = time.perf_counter(), time.process_time()
+        self._kept = self._started
 
     def on_epoch_end(self, epoch, logs=None):
-        """Writes the history down, then the weights."""
+        """Adds to the history, and keeps the state when the last time is long enough ago.
+
+        Raises:
+            ValueError: when the loss is not a finite number: what follows would be none either.
+        """
+        self._check_loss(epoch, (logs or {}).get("loss", 0.0))
         if not self.history:
             self._first_epoch = epoch
         for name, value in (logs or {}).items():
@@ -154,6 +163,21 @@ class Resume(keras.callbacks.BackupAndRestore):
         self.seconds += now - self._started
         self.core_seconds += core_now - self._core_started
         self._started, self._core_started = now, core_now
+        if now - self._kept >= self.every_seconds:
+            self._keep(epoch, logs)
+            self._kept = now
+
+    def _check_loss(self, epoch, loss):
+        if not np.isfinite(loss):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            raise ValueError(
+                f"The loss of epoch {epoch + 1} is {loss}, so training stops. Likely causes: a learning rate that "
+                f"is too high ({rate:g} at the moment), or pictures or targets that are no finite numbers"
+            )
+
+    def _keep(self, epoch, logs):
+        """Writes the history down, then the weights."""
         state = {
             "history": self.history,
             "seconds": self.seconds,

@@ -141,6 +141,7 @@ def show_in(page, theme):
     """The same page, as a reader sees it who prefers that theme."""
     page.emulate_media(color_scheme=theme)
     page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+    page.wait_for_function("document.getAnimations().every(animation => animation.playState === 'finished')")
     return page
 
 

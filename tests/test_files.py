@@ -165,3 +165,16 @@ def test_progress_goes_to_standard_output_unless_quiet(monkeypatch, capsys, quie
     output, errors = capsys.readouterr()
     assert ("Counting" in output) is shown
     assert errors == ""
+
+
+def test_a_digest_of_files_knows_their_names_and_not_where_the_folder_lies(tmp_path):
+    for place, name in (("here", "a"), ("there", "a"), ("other", "b")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / name).write_text("1")
+    digests = [
+        files.sha256_of_files(sorted(folder.rglob("*")), folder)
+        for folder in (tmp_path / "here", tmp_path / "there", tmp_path / "other")
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    (tmp_path / "here" / "a").write_text("2")
+    assert files.sha256_of_files([tmp_path / "here" / "a"], tmp_path / "here") != digests[0]

@@ -187,7 +187,7 @@ def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit):
     Returns:
         dict from a chapter that failed to the reason, str.
     """
-    seconds = schedule.usual_seconds(profile, {chapter: staging.read_metadata(chapter) for chapter in marks})
+    seconds = schedule.usual_seconds(profile, {chapter: staging.read_metadata(chapter) for chapter in changes})
     for chapter, reasons in changes.items():
         usual = f", about {schedule.describe_seconds(seconds[chapter])}" if chapter in seconds else ""
         print(f"  {chapter}: {', '.join(reasons)}{usual}")

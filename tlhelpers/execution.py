@@ -42,7 +42,7 @@ def execute_chapter(
         destination: Path. The executed copy, written when the run has ended without an error.
         parameters: dict. Values for names in the notebook's parameters cell.
         folder: Path. Where the kernel works.
-        marks: dict or None. What the copy's metadata are to hold beside the run's own, as from `freshness.mark`.
+        marks: dict or None. What the copy's metadata are to hold beside the run's own, such as `freshness.MARK`.
         time_limit: float or None. Seconds after which a cell is stopped and the chapter fails; None means never.
 
     Returns:

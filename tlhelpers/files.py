@@ -34,6 +34,19 @@ def sha256_of_text(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def sha256_of_files(paths, root):
+    """The SHA-256 over some files, their names included.
+
+    Args:
+        paths: iterable of Path. Their order counts; folders among them are left out.
+        root: Path. The folder from which their names start.
+
+    Returns:
+        str, 64 hexadecimal digits.
+    """
+    return sha256_of_text("\n".join(f"{path.relative_to(root)} {sha256_of(path)}" for path in paths if path.is_file()))
+
+
 @contextlib.contextmanager
 def atomic_file(path):
     """Yields a temporary path beside `path` that replaces it when the block ends without an error.

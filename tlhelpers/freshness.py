@@ -11,10 +11,10 @@ import re
 
 import nbformat
 
+import tlhelpers
 from tlhelpers import devices, files, manifest, records, settings, sources, studies
 
 MARK = "tlhelpers"  # where an executed copy's metadata hold its mark
-LOCK_FILE = "requirements.txt"
 MAGIC = re.compile(r"^\s*[%!].*", re.MULTILINE)
 
 
@@ -78,10 +78,8 @@ def find_imports(code):
 
 def find_public_names(code):
     """The modules that define the public names a piece of code uses as `tl.name`: a set of str."""
-    from tlhelpers import PUBLIC
-
     used = {node.attr for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)}
-    return {module for module, names in PUBLIC.items() if used & set(names)}
+    return {module for module, names in tlhelpers.PUBLIC.items() if used & set(names)}
 
 
 def reach_modules(modules):
@@ -107,9 +105,7 @@ def _digest_of_data():
     """The committed tables, records and weights, not the archives that a reader has dropped beside them."""
     folder = settings.data_folder()
     committed = [*folder.glob("*.yml"), *settings.records_folder().rglob("*"), *settings.pocket_folder().rglob("*")]
-    return files.sha256_of_text(
-        "\n".join(f"{path.relative_to(folder)} {files.sha256_of(path)}" for path in sorted(committed) if path.is_file())
-    )
+    return files.sha256_of_files(sorted(committed), folder)
 
 
 def _digest_of_pictures(code, drawn):
@@ -134,7 +130,7 @@ def _describe_machine():
     """What runs the chapters: packages, lock file, processor and accelerators."""
     facts = {
         **records.package_versions(),
-        "lock file": files.sha256_of(settings.PROJECT_FOLDER / LOCK_FILE),
+        "lock file": files.sha256_of(settings.lock_file()),
         "device": [devices.cpu_name(), *(gpu["name"] for gpu in devices.list_gpus())],
     }
     return files.sha256_of_text(json.dumps(facts, sort_keys=True))

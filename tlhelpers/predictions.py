@@ -62,8 +62,10 @@ def predict_folder(model_path, folder, destination, *, class_names=None, batch_s
     model = training.load_model(model_path)
     names = check_class_names(class_names or training.saved_class_names(model_path), model.output_shape[-1])
     unfinished = _unfinished(destination, model_path, folder, names)
-    counted = collections.Counter(row["verdict"] for row in _read_rows(unfinished))
-    done = {row["path"] for row in _read_rows(unfinished)}
+    counted, done = collections.Counter(), set()
+    for row in _read_rows(unfinished):
+        counted[row["verdict"]] += 1
+        done.add(row["path"])
     paths = (path for path in list_files(folder) if _shown(path, folder) not in done)
     with open(unfinished, "a", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

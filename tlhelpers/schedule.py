@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import threading
-import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 import psutil
@@ -140,7 +139,7 @@ class Estimate:
         known = {name: seconds[name] for name in names if name in seconds}
         mean = sum(known.values()) / len(known) if known else None
         self.left = {name: known.get(name, mean) for name in names}
-        self.total, self.jobs, self.begun = len(self.left), jobs, time.monotonic()
+        self.total, self.jobs = len(self.left), jobs
         self.spent, self.expected = 0.0, 0.0
 
     def usual(self, name):
@@ -203,6 +202,6 @@ def usual_seconds(profile, earlier):
     known = {}
     if profile == "pocket":
         with contextlib.suppress(FileNotFoundError):
-            known = json.loads((settings.pocket_folder() / TYPICAL).read_text(encoding="utf-8"))["seconds"]
+            known = json.loads((settings.data_folder() / TYPICAL).read_text(encoding="utf-8"))["seconds"]
     durations = {chapter: metadata.get("papermill", {}).get("duration") for chapter, metadata in earlier.items()}
     return known | {chapter: duration for chapter, duration in durations.items() if duration}

@@ -55,6 +55,11 @@ def pocket_folder():
     return data_folder() / "pocket"
 
 
+def lock_file():
+    """The list of every package's version, from which a build sets up its environment."""
+    return PROJECT_FOLDER / "requirements.txt"
+
+
 def build_folder():
     """Where everything goes that a build makes."""
     chosen = os.environ.get("TLHELPERS_BUILD")

@@ -119,14 +119,9 @@ def _digest_of_staged():
     versions of the builders.
     """
     staging = settings.build_folder() / STAGING
-    read = [
-        *sorted(staging.rglob("*")),
-        settings.PACKAGE_FOLDER / "site.py",
-        settings.PROJECT_FOLDER / "requirements.txt",
-    ]
-    return files.sha256_of_text(
-        "\n".join(f"{path} {files.sha256_of(path)}" for path in read if path.is_file() and path.name != report.TEXT)
-    )
+    read = [path for path in sorted(staging.rglob("*")) if path.name != report.TEXT]
+    others = [settings.PACKAGE_FOLDER / "site.py", settings.lock_file()]
+    return files.sha256_of_text("\n".join([files.sha256_of_files(read, staging), *map(files.sha256_of, others)]))
 
 
 def _run_jupyter_book(folder):

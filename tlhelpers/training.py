@@ -41,7 +41,7 @@ def extract_features(model, table, image_size, *, flipped=False, cache=True):
     features = _predict(model, dataset, len(table))
     cost = {"seconds": time.perf_counter() - started, "core_seconds": time.process_time() - core_started}
     if cache:
-        files.write_text(_cost_path(path), json.dumps(cost))
+        files.write_text(_note_path(path), json.dumps(cost))
         with files.atomic_file(path) as temporary:
             np.save(temporary, features, allow_pickle=False)
     return features, cost["seconds"]
@@ -91,7 +91,7 @@ def save_model(model, path, *, class_names=None):
         class_names: list of str or None. What its outputs stand for; kept in a JSON file beside the model.
     """
     if class_names is not None:
-        files.write_text(_names_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n")
+        files.write_text(_note_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n")
     with files.atomic_file(path) as temporary:
         keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(temporary)
 
@@ -110,7 +110,7 @@ def load_model(path):
 
 def saved_class_names(path):
     """The class names that were saved with a model, a list of str, or None."""
-    names = _names_path(path)
+    names = _note_path(path)
     return json.loads(names.read_text(encoding="utf-8"))["class_names"] if names.is_file() else None
 
 
@@ -218,10 +218,6 @@ def compile_frozen(model):
     return call.get_concrete_function()
 
 
-def _names_path(path):
-    return Path(path).with_suffix(".json")
-
-
 def _predict(model, dataset, count):
     """Fills one array batch by batch, so that the features are never in memory twice."""
     features = np.empty((count, *model.output_shape[1:]), dtype=np.float32)
@@ -256,13 +252,14 @@ def _feature_path(model, table, image_size, flipped):
     return settings.home_folder() / "features" / f"{key}.npy"
 
 
-def _cost_path(path):
-    return path.with_suffix(".json")
+def _note_path(path):
+    """What is said about a file, in JSON beside it."""
+    return Path(path).with_suffix(".json")
 
 
 def _read_cost(path):
     """What features have cost; None where nothing says so, as in a cache of an earlier version."""
-    note = _cost_path(path)
+    note = _note_path(path)
     cost = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
     return cost if isinstance(cost, dict) else None
 

@@ -1,5 +1,6 @@
 """The hardware: precision by compute capability, seeds, memory growth, and the line that says so."""
 
+import json
 import os
 import random
 import subprocess
@@ -244,3 +245,37 @@ def test_a_limited_process_says_so_and_may_be_limited_again_to_the_same():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() in (["CPU", "1"], ["GPU", "1"])
+
+
+def test_one_device_trains_with_tensorflows_own_strategy():
+    assert devices.strategy() is tf.distribute.get_strategy()
+
+
+MIRRORED = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tlhelpers import devices
+if sys.argv[1] == "two":
+    tf.config.list_logical_devices = lambda kind: ["CPU:0", "CPU:1"]
+strategy = devices.strategy()
+keras.utils.set_random_seed(0)
+images = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+with strategy.scope():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+history = model.fit(images, images.sum(axis=1), batch_size=8, epochs=3, shuffle=False, verbose=0).history
+print(json.dumps([strategy.num_replicas_in_sync, history["loss"]]))
+"""
+
+
+def test_several_devices_share_each_batch_and_learn_what_one_does():
+    found = {}
+    for count in ("one", "two"):
+        command = [sys.executable, "-c", MIRRORED, count]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        replicas, found[count] = json.loads(printed.splitlines()[-1])
+        assert replicas == {"one": 1, "two": 2}[count]
+    assert found["two"] == pytest.approx(found["one"], rel=1e-5)
+    assert found["one"][-1] < found["one"][0]

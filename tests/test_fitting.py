@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from builders import draw_flower, encode
 
-from tlhelpers import explain, fitting, loaders, models, recipes, training
+from tlhelpers import explain, features, fitting, loaders, models, recipes
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
 NETWORK = "mobilenetv2_035"
@@ -68,7 +69,7 @@ def test_a_frozen_recipe_trains_the_head_alone(split_table, pocket_weights):
     assert moved(fitted.model, pocket_weights) == set()
     assert len(fitted.history["loss"]) == 3
     assert fitted.history["loss"][2] < fitted.history["loss"][0]
-    assert set(fitted.details) == {"core_seconds", "domain_distance"}
+    assert set(fitted.details) == {"batch_size", "core_seconds", "domain_distance"}
     assert fitted.parameters["trainable"] == 1280 * 5 + 5
 
 
@@ -93,7 +94,7 @@ def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_ta
     recipe, fitted = follow("frozen_linear", split_table)
     plain = fitting.predict(replace(recipe, flips=False), fitted.model, split_table)
     both = fitting.predict(recipe, fitted.model, split_table)
-    mirrored, _ = training.extract_features(fitted.model, split_table, 64, flipped=True, cache=False)
+    mirrored, _ = features.extract_features(fitted.model, split_table, 64, flipped=True, cache=False)
     expected = (plain + keras.ops.convert_to_numpy(keras.ops.softmax(mirrored))) / 2
     np.testing.assert_allclose(both, expected, rtol=1e-5)
     np.testing.assert_allclose(both.sum(axis=1), 1, rtol=1e-5)
@@ -121,7 +122,7 @@ def test_features_of_several_depths_are_standardised_and_stay_with_the_model(spl
     extractor = models.pooled(
         models.build_backbone(NETWORK, recipe.train_size, weights="pocket"), models.BACKBONES[NETWORK]["depths"]
     )
-    looks = [training.extract_features(extractor, train, 32, flipped=flipped, cache=False)[0] for flipped in (0, 1)]
+    looks = [features.extract_features(extractor, train, 32, flipped=flipped, cache=False)[0] for flipped in (0, 1)]
     mean = head.get_layer("standardization").mean.numpy().ravel()
     np.testing.assert_allclose(mean, np.concatenate(looks).mean(axis=0), rtol=1e-4, atol=1e-5)
     assert len(mean) > 1280
@@ -167,3 +168,38 @@ def test_no_step_is_traced_twice(split_table, monkeypatch):
     monkeypatch.setattr(keras.Model, "train_step", step)
     follow("scratch", split_table)
     assert len(traced) == 1
+
+
+def test_kept_views_train_the_moving_part_and_leave_the_beginning_alone(split_table, pocket_weights):
+    _, fitted = follow("partial", split_table, views=2, epochs=3)
+    changed = moved(fitted.model, pocket_weights)
+    layers = [path.split("/")[0] for path in pocket_weights]
+    assert min(layers.index(path.split("/")[0]) for path in changed) == layers.index("block_7_expand")
+    assert {path.split("/")[1] for path in changed} == {"kernel"}
+    assert fitted.model.input_shape == (None, 64, 64, 3)
+    assert set(fitted.seconds) == {"features", "head", "views", "training"}
+    assert len(fitted.history["val_loss"]) == 3
+
+
+def test_one_plain_view_trains_as_the_whole_network_does_on_plain_images(split_table):
+    changes = {"augment": None, "epochs": 2, "dropout": 0.0}
+    (recipe, whole), (_, behind) = (follow("partial", split_table, views=views, **changes) for views in (0, 1))
+    assert behind.history["val_loss"] == pytest.approx(whole.history["val_loss"], rel=0.1)
+    one, other = (fitting.predict(recipe, fitted.model, split_table) for fitted in (whole, behind))
+    np.testing.assert_allclose(one, other, atol=0.1)
+
+
+def test_a_recipe_goes_on_with_half_a_batch_where_memory_ends(split_table, monkeypatch, capsys):
+    fit = keras.Model.fit
+
+    def fit_small(model, *arguments, **options):
+        if options.get("callbacks") is not None and arguments[0].element_spec[0].shape[0] is None:
+            batch = next(iter(arguments[0]))[0].shape[0]
+            if batch > 4:
+                raise tf.errors.ResourceExhaustedError(None, None, "no room")
+        return fit(model, *arguments, **options)
+
+    monkeypatch.setattr(keras.Model, "fit", fit_small)
+    _, fitted = follow("scratch", split_table)
+    assert fitted.details["batch_size"] == 4
+    assert "Out of memory with 8 images in a batch; on with 4" in capsys.readouterr().out

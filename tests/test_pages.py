@@ -381,6 +381,7 @@ def answers_of(place, act):
 
 def test_the_classifier_says_what_keras_says_about_every_picture(classifier, site):
     place = classifier()
+    assert len(place.page.workers) == 1  # the page goes on answering while models work
     card = json.loads((site / "_static" / "exported" / "classifier.json").read_text(encoding="utf-8"))
     buttons = place.locator(".classifier-samples button").all()
     another = place.get_by_role("button", name="A new drawing")

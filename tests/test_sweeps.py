@@ -1,7 +1,6 @@
 """Sweeps: what is recorded is skipped, what fails is named, and a cluster gives what this machine gives."""
 
 import dataclasses
-import warnings
 from dataclasses import replace
 
 import builders
@@ -73,13 +72,6 @@ def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypa
     monkeypatch.setitem(sweeps.SWEEPS, "models", sweeps.Sweep(lambda: plan((3,)), "."))
     assert sweeps.main(["models", "--jobs", "1"]) == 1
     assert "no such fold" in capsys.readouterr().err
-
-
-def test_a_worker_that_is_replaced_is_no_news_and_any_other_warning_is(recwarn):
-    with sweeps._workers(1, None):
-        warnings.warn("A worker stopped while some jobs were given to the executor.", UserWarning, stacklevel=1)
-        warnings.warn("A disk is full.", UserWarning, stacklevel=1)
-    assert [str(warning.message) for warning in recwarn] == ["A disk is full."]
 
 
 def test_the_committed_records_of_a_sweep_stand_under_their_cells_and_missing_ones_are_left_out(

@@ -1,167 +1,15 @@
-"""Around `fit`: features computed once and in order, interrupted runs that go on where they stopped."""
+"""Around `fit`: interrupted runs that go on where they stopped, batches that fit, models saved and loaded."""
 
 import contextlib
 
 import keras
 import numpy as np
 import pytest
-from builders import settle_statistics
+import tensorflow as tf
 
-from tlhelpers import loaders, models, settings, training
+from tlhelpers import loaders, models, training
 
 SIDE = 32
-
-
-def build_network(seed=0, name="pooling"):
-    """A tiny network with BatchNormalization whose statistics are not the initial ones."""
-    keras.utils.set_random_seed(seed)
-    inputs = keras.Input((SIDE, SIDE, 3))
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
-    x = keras.layers.Conv2D(4, 3, strides=2)(x)
-    x = keras.layers.BatchNormalization(momentum=0.5)(x)
-    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name=name)(x))
-    model(np.random.default_rng(seed).uniform(0, 255, (8, SIDE, SIDE, 3)), training=True)
-    return model
-
-
-@pytest.fixture
-def network():
-    return build_network()
-
-
-@pytest.fixture
-def small_batches(monkeypatch):
-    """Fifteen rows make three full batches and a smaller one."""
-    monkeypatch.setattr(training, "EXTRACTION_BATCH", 4)
-
-
-def predict(model, table):
-    return model.predict(loaders.read_images(table, SIDE).astype("float32"), verbose=0)
-
-
-def forbid_reading(monkeypatch):
-    def refuse(*arguments, **options):
-        raise AssertionError("an image was read again")
-
-    monkeypatch.setattr(loaders, "load_dataset", refuse)
-
-
-@pytest.mark.usefixtures("small_batches")
-def test_features_are_what_predict_gives_row_by_row(network, table):
-    features, _ = training.extract_features(network, table, SIDE)
-    assert features.shape == (15, 4)
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(features, predict(network, table), rtol=0, atol=1e-4)
-    assert np.ptp(features, axis=0).min() > 1e-2
-
-
-def test_features_of_a_real_backbone_are_what_predict_gives(table):
-    keras.utils.set_random_seed(0)
-    backbone = models.build_backbone("mobilenetv2_035", 96, weights=None)
-    images = loaders.read_images(table, 96).astype("float32")
-    settle_statistics(backbone, images)
-    extractor = models.pooled(models.freeze(backbone))
-    features, _ = training.extract_features(extractor, table, 96)
-    expected = extractor.predict(images, verbose=0)
-    assert expected.std() > 0.1
-    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.usefixtures("small_batches")
-def test_rows_of_features_follow_the_table(network, table):
-    order = np.random.default_rng(0).permutation(15)
-    features, _ = training.extract_features(network, table, SIDE)
-    shuffled, _ = training.extract_features(network, table.iloc[order], SIDE)
-    np.testing.assert_allclose(shuffled, features[order], rtol=0, atol=1e-5)
-
-
-@pytest.mark.usefixtures("small_batches")
-def test_feature_maps_keep_their_shape(table):
-    model = build_network()
-    maps = keras.Model(model.input, model.layers[-2].output)
-    features, _ = training.extract_features(maps, table, SIDE)
-    assert features.shape == (15, 15, 15, 4)
-    np.testing.assert_allclose(features, predict(maps, table), rtol=0, atol=1e-4)
-
-
-def test_a_second_call_reads_the_cache(network, table, monkeypatch):
-    first = np.array(training.extract_features(network, table, SIDE)[0])
-    forbid_reading(monkeypatch)
-    np.testing.assert_array_equal(training.extract_features(network, table, SIDE)[0], first)
-
-
-def test_a_network_built_anew_with_equal_weights_reads_the_cache(network, table, monkeypatch):
-    training.extract_features(network, table, SIDE)
-    forbid_reading(monkeypatch)
-    assert training.extract_features(build_network(), table, SIDE)[0].shape == (15, 4)
-
-
-def change_weights(model, table):
-    model.layers[2].bias.assign_add(np.ones(4))
-    return model, table, SIDE
-
-
-def change_statistics(model, table):
-    model.layers[3].moving_mean.assign_add(np.ones(4))
-    return model, table, SIDE
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        change_weights,
-        change_statistics,
-        lambda model, table: (model, table.iloc[::-1], SIDE),
-        lambda model, table: (model, table.iloc[:9], SIDE),
-        lambda model, table: (keras.Model(model.input, model.layers[-2].output), table, SIDE),
-    ],
-    ids=["weights", "moving statistics", "order", "rows", "last layer"],
-)
-def test_whatever_changes_the_features_changes_the_key(network, table, monkeypatch, change):
-    training.extract_features(network, table, SIDE)
-    forbid_reading(monkeypatch)
-    with pytest.raises(AssertionError, match="read again"):
-        training.extract_features(*change(network, table))
-
-
-def test_the_image_size_is_part_of_the_key(table, monkeypatch):
-    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
-    training.extract_features(model, table, 16)
-    forbid_reading(monkeypatch)
-    with pytest.raises(AssertionError, match="read again"):
-        training.extract_features(model, table, 32)
-
-
-def test_changed_weights_give_changed_features(network, table):
-    first = np.array(training.extract_features(network, table, SIDE)[0])
-    second, _ = training.extract_features(*change_statistics(network, table))
-    assert np.abs(first - second).min() > 0.1
-
-
-def test_without_the_cache_nothing_is_written_or_read(network, table, monkeypatch):
-    features, _ = training.extract_features(network, table, SIDE, cache=False)
-    assert not list(settings.home_folder().rglob("*"))
-    np.testing.assert_array_equal(training.extract_features(network, table, SIDE)[0], features)
-    forbid_reading(monkeypatch)
-    with pytest.raises(AssertionError, match="read again"):
-        training.extract_features(network, table, SIDE, cache=False)
-
-
-def test_an_extraction_broken_off_leaves_no_cache(network, table):
-    open(table["path"][14], "wb").close()
-    with pytest.raises(Exception, match=r"[Ii]nput"):
-        training.extract_features(network, table, SIDE)
-    assert not list(settings.home_folder().rglob("*.npy"))
-
-
-def test_pooling_averages_the_map():
-    backbone = models.build_backbone("mobilenetv2_035", 64, weights=None)
-    extractor = models.pooled(backbone)
-    assert extractor.output_shape == (None, 1280)
-    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
-    expected = keras.ops.convert_to_numpy(backbone(images)).mean(axis=(1, 2))
-    np.testing.assert_allclose(extractor(images), expected, rtol=1e-4, atol=1e-7)
-    assert extractor.get_layer("Conv_1") is backbone.get_layer("Conv_1")
 
 
 def test_probabilities_are_the_softmax_of_the_logits(table):
@@ -269,7 +117,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_likely_causes
     resume = training.Resume(tmp_path / "state", every_seconds=0)
     with pytest.raises(ValueError, match=rf"loss of epoch \d+ is (nan|inf).*{cause}"):
         model.fit(np.full((8, 4), spoil), np.ones((8, 3)), epochs=9, verbose=0, callbacks=[resume])
-    assert not (tmp_path / "state" / "latest.weights.h5").exists()  # nothing to go on from
+    assert not (tmp_path / "state").exists()  # nothing to go on from
 
 
 def test_an_undisturbed_fit_has_the_history_keras_keeps(undisturbed):
@@ -279,35 +127,92 @@ def test_an_undisturbed_fit_has_the_history_keras_keeps(undisturbed):
     assert resume.seconds > 0
 
 
-def test_a_fit_killed_between_the_history_and_the_state_repeats_that_epoch_once(tmp_path, undisturbed, monkeypatch):
+def test_a_fit_killed_while_its_state_is_written_goes_on_from_the_state_before(tmp_path, undisturbed, monkeypatch):
     folder = tmp_path / "state"
     fit(folder, stop_after=2)
-    metadata = folder / "training_metadata.json"
-    older_metadata, older_weights = metadata.read_bytes(), (folder / "latest.weights.h5").read_bytes()
-    fit(folder, stop_after=3)
-    metadata.write_bytes(older_metadata)
-    (folder / "latest.weights.h5").write_bytes(older_weights)
-    _, resumed = fit(folder)
+    monkeypatch.setattr(training.files, "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    fit(folder)
+    assert len(list(folder.glob("*.weights.h5"))) == 2  # those of the third epoch are there, and nothing names them
+    monkeypatch.undo()
+    model, resumed = fit(folder)
+    assert model.history.epoch == [2, 3]
     np.testing.assert_allclose(resumed.history["loss"], undisturbed[1].history["loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("repeated", [3, 5], ids=["its first epoch", "a later one"])
-def test_a_fit_that_starts_later_and_repeats_an_epoch_keeps_the_right_history(tmp_path, undisturbed, repeated):
+def test_a_state_leaves_no_older_one_behind(tmp_path):
     folder = tmp_path / "state"
-    state = [folder / "training_metadata.json", folder / "latest.weights.h5"]
-    older = []
-    if repeated > 3:
-        fit(folder, first_epoch=2, epochs=6, stop_after=repeated - 1)
-        older = [path.read_bytes() for path in state]
-    fit(folder, first_epoch=2, epochs=6, stop_after=repeated)
-    for path in state:  # killed when the history was written and the state was not
-        path.unlink()
-    for path, content in zip(state, older, strict=False):
-        path.write_bytes(content)
-    model, resumed = fit(folder, first_epoch=2, epochs=6)
-    assert model.history.epoch == list(range(repeated - 1, 6))
+    fit(folder, stop_after=3)
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch-3.weights.h5", "state.json"]
+
+
+def test_a_fit_that_starts_later_keeps_the_right_history(tmp_path, undisturbed):
+    fit(tmp_path / "state", first_epoch=2, epochs=6, stop_after=4)
+    model, resumed = fit(tmp_path / "state", first_epoch=2, epochs=6)
+    assert model.history.epoch == [4, 5]
     np.testing.assert_allclose(resumed.history["loss"], undisturbed[1].history["loss"], rtol=1e-5)
     assert {len(values) for values in resumed.history.values()} == {4}
+
+
+def fit_images(table, folder, *, stop_after=None, patience=None):
+    """Fits a network with dropout on shuffled, augmented images; returns its weights and the callback."""
+    keras.utils.set_random_seed(0)
+    model = models.baseline_cnn(SIDE, 5, seed=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    train = loaders.load_dataset(table, SIDE, batch_size=8, shuffle=True, augment="strong", seed=1)
+    validation = loaders.load_dataset(table, SIDE, batch_size=8)
+    stop = patience and keras.callbacks.EarlyStopping("loss", mode="max", patience=patience, restore_best_weights=True)
+    resume = training.Resume(folder, data=train, early_stopping=stop, every_seconds=0)
+    callbacks = [stop] * bool(stop) + [resume] + [StopAfter(stop_after)] * bool(stop_after)
+    with contextlib.suppress(KeyboardInterrupt):
+        model.fit(train, validation_data=validation, epochs=5, shuffle=False, callbacks=callbacks, verbose=0)
+    return model.get_weights(), resume
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_order_views_and_dropout_go_on_where_they_were(table, tmp_path, stop_after):
+    expected, undisturbed = fit_images(table, tmp_path / "undisturbed")
+    fit_images(table, tmp_path / "state", stop_after=stop_after)
+    weights, resumed = fit_images(table, tmp_path / "state")
+    np.testing.assert_allclose(resumed.history["loss"], undisturbed.history["loss"], rtol=1e-4)
+    for one, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_early_stopping_remembers_what_it_has_seen_before_an_interruption(table, tmp_path, stop_after):
+    # the highest loss counts as the best here, so that patience ends early
+    expected, undisturbed = fit_images(table, tmp_path / "undisturbed", patience=2)
+    assert len(undisturbed.history["loss"]) == 4
+    fit_images(table, tmp_path / "state", stop_after=stop_after, patience=2)
+    weights, resumed = fit_images(table, tmp_path / "state", patience=2)
+    assert resumed.history["loss"] == pytest.approx(undisturbed.history["loss"], rel=1e-4)
+    for one, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("room", "tried"), [(8, [32, 16, 8]), (32, [32]), (1, [32, 16, 8, 4, 2, 1])])
+def test_a_batch_that_memory_cannot_hold_is_halved_and_said_so(capsys, room, tried):
+    asked = []
+
+    def fit(batch_size):
+        asked.append(batch_size)
+        if batch_size > room:
+            raise tf.errors.ResourceExhaustedError(None, None, "no room")
+        return "trained"
+
+    assert training.fit_in_memory(fit, 32) == "trained"
+    assert asked == tried
+    said = [f"Out of memory with {size} images in a batch; on with {size // 2}" for size in tried[:-1]]
+    assert capsys.readouterr().out.splitlines() == said
+
+
+def test_a_single_image_that_memory_cannot_hold_is_an_error():
+    def fit(batch_size):
+        raise tf.errors.ResourceExhaustedError(None, None, "no room")
+
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        training.fit_in_memory(fit, 4)
 
 
 def test_a_folder_used_again_starts_anew(tmp_path):
@@ -315,34 +220,6 @@ def test_a_folder_used_again_starts_anew(tmp_path):
     model, resumed = fit(tmp_path / "state", epochs=2)
     assert model.history.epoch == [0, 1]
     assert len(resumed.history["loss"]) == 2
-
-
-def test_the_seconds_of_the_first_computation_are_kept_with_the_features(network, table):
-    _, seconds = training.extract_features(network, table, SIDE)
-    assert seconds > 0
-    assert training.extract_features(network, table, SIDE)[1] == seconds
-
-
-def test_the_core_seconds_of_the_first_computation_are_kept_with_the_features(network, table):
-    training.extract_features(network, table, SIDE)
-    spent = training.extraction_core_seconds(network, table, SIDE)
-    assert spent > 0
-    training.extract_features(network, table, SIDE)
-    assert training.extraction_core_seconds(network, table, SIDE) == spent
-
-
-def test_features_that_were_not_kept_have_no_core_seconds(network, table):
-    training.extract_features(network, table, SIDE, cache=False)
-    with pytest.raises(ValueError, match=r"Received: image_size=.*none kept"):
-        training.extraction_core_seconds(network, table, SIDE)
-
-
-def test_features_kept_without_their_core_seconds_are_computed_again(network, table):
-    training.extract_features(network, table, SIDE)
-    [note] = (settings.home_folder() / "features").glob("*.json")
-    note.write_text("12.5")
-    assert training.extract_features(network, table, SIDE)[1] != 12.5
-    assert training.extraction_core_seconds(network, table, SIDE) > 0
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ PUBLIC = {
     "drawings": ["plan_files"],
     "galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
     "garden": ["draw_flower", "draw_species"],
-    "devices": ["describe_choices", "list_gpus", "prepare_device"],
+    "devices": ["describe_choices", "list_gpus", "prepare_device", "strategy"],
     "exports": ["save_classifier"],
     "explain": [
         "domain_distance",
@@ -32,6 +32,7 @@ PUBLIC = {
         "nearest_neighbours",
         "strongest_channels",
     ],
+    "features": ["ViewBatches", "extract_elsewhere", "extract_features", "extract_views"],
     "loaders": ["augment_image", "load_dataset", "read_images"],
     "manifest": ["build_manifest", "count_leaks", "load_manifest", "rows_of", "split_manifest"],
     "metrics": [
@@ -112,7 +113,7 @@ PUBLIC = {
         "summarise_pooled",
     ],
     "synthesis": ["check_conclusion", "domain_table", "separability", "studies_table"],
-    "training": ["Resume", "extract_features", "predict_probabilities", "save_model"],
+    "training": ["Resume", "predict_probabilities", "save_model"],
     "widgets": ["explore_confusions", "explore_depths", "explore_heat_maps", "explore_threshold"],
 }
 

@@ -155,8 +155,10 @@ def limit_threads(count):
     """Limits TensorFlow to a number of cores; before its first computation, and once.
 
     Args:
-        count: int.
+        count: int or None. None leaves it all there are.
     """
+    if count is None:
+        return
     import tensorflow as tf
 
     if tf.config.threading.get_intra_op_parallelism_threads() != count:
@@ -228,6 +230,21 @@ def describe_choices(profile, device):
         "seed": device.seed,
     }
     return pd.DataFrame([row])
+
+
+def strategy():
+    """How training is spread over the GPUs of this machine.
+
+    A model that is built and compiled inside of `strategy().scope()` trains on all of them, each on its share of a
+    batch.
+
+    Returns:
+        tf.distribute.Strategy. `MirroredStrategy` where there are several GPUs, TensorFlow's default elsewhere.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.distribute.MirroredStrategy(gpus) if len(gpus) > 1 else tf.distribute.get_strategy()
 
 
 def hardware_facts(device):

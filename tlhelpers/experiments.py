@@ -7,7 +7,19 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tlhelpers import devices, files, fitting, manifest, profiles, recipes, records, settings, studies, training
+from tlhelpers import (
+    devices,
+    features,
+    files,
+    fitting,
+    manifest,
+    profiles,
+    recipes,
+    records,
+    settings,
+    studies,
+    training,
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,7 @@ def run_experiment(experiment, folder, *, threads=None):
     """
     if experiment.is_recorded(folder):
         return experiment.path(folder)
-    if threads:
-        devices.limit_threads(threads)
+    devices.limit_threads(threads)
     device = devices.prepare_device(experiment.seed)
     profile = profiles.choose_profile(experiment.profile)
     study = studies.get_study(experiment.study, drawn=profile.drawn)
@@ -127,7 +138,8 @@ def table_of(experiment, study):
 def _make_record(experiment, study, table, fitted, device):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
-    prob = {part: fitting.predict(recipe, fitted.model, manifest.rows_of(table, part)) for part in parts}
+    call = features.compile_frozen(fitted.model)
+    prob = {part: fitting.predict(recipe, fitted.model, manifest.rows_of(table, part), call) for part in parts}
     return records.make_record(
         study=study,
         table=table,

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import devices, explain, loaders, manifest, models, recipes, training
+from tlhelpers import devices, explain, features, loaders, manifest, models, recipes, training
 
 DISTANCE_IMAGES = 256  # with others the distance moves by some hundredths of itself
 
@@ -62,13 +63,18 @@ def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=
         num_classes: int.
         weights: str. The weights of a pretrained backbone.
         seed: int. Seeds initial weights, order, views and dropout.
-        batch_size: int or None. None means that of a CPU.
+        batch_size: int or None. None means that of a CPU. Halved until a batch fits into memory.
         resume_folder: Path or None. Where an interrupted run keeps its state.
 
     Returns:
         Fitted.
     """
-    data = _Data(recipe, table, num_classes, batch_size or devices.CPU_BATCH_SIZE, seed)
+    fit = partial(_fit_recipe, recipe, network, table, num_classes, weights, seed, resume_folder)
+    return training.fit_in_memory(fit, batch_size or devices.CPU_BATCH_SIZE)
+
+
+def _fit_recipe(recipe, network, table, num_classes, weights, seed, resume_folder, batch_size):
+    data = _Data(recipe, table, num_classes, batch_size, seed)
     if network == "baseline_cnn":
         model = models.baseline_cnn(recipe.train_size, num_classes, seed=seed)
         stages, details, fitted = [_fit(recipe, model, data, None, resume_folder)], {}, model
@@ -81,23 +87,29 @@ def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=
         parameters=models.count_parameters(model),
         history=stages[-1].history,
         seconds={part: seconds for stage in stages for part, seconds in stage.seconds.items()},
-        details=details | {"core_seconds": sum(sum(stage.core_seconds.values()) for stage in stages)},
+        details=details
+        | {
+            "core_seconds": sum(sum(stage.core_seconds.values()) for stage in stages),
+            "batch_size": data.batch_size,
+        },
     )
 
 
-def predict(recipe, model, table):
+def predict(recipe, model, table, call=None):
     """The class probabilities of a table's images, averaged over an image and its mirror image if the recipe says so.
 
     Args:
         recipe: Recipe.
         model: keras.Model. From images of the recipe's `test_size` to logits.
         table: pandas.DataFrame with `path`, `sha256` and `target`.
+        call: callable or None. What `features.compile_frozen` has made of the model, where it is at hand.
 
     Returns:
         float32 array `(len(table), classes)`; rows sum to one.
     """
+    options = {"cache": False, "call": call or features.compile_frozen(model)}
     logits = [
-        training.extract_features(model, table, recipe.test_size, flipped=flipped, cache=False)[0]
+        features.extract_features(model, table, recipe.test_size, flipped=flipped, **options)[0]
         for flipped in recipe.looks
     ]
     return np.mean([keras.ops.convert_to_numpy(keras.ops.softmax(one)) for one in logits], axis=0)
@@ -161,9 +173,30 @@ class _Data:
         dataset = loaders.load_dataset(self.rows[part], self.recipe.train_size, **options)
         return dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
 
+    def behind(self, beginning):
+        """The same run behind a frozen beginning, which has seen each view once."""
+        return _Views(self, beginning)
+
     def one_hot(self, part):
         """The targets of one part, float32 `(n, classes)`."""
         return keras.utils.to_categorical(self.rows[part]["target"], self.num_classes)
+
+
+class _Views:
+    """What the frozen beginning of a network makes of the images of one run."""
+
+    def __init__(self, data, beginning):
+        recipe = data.recipe
+        self.steps, self._data = data.steps, data
+        options = {"count": recipe.views, "augment": recipe.augment, "read_size": recipe.read_size, "seed": data.seed}
+        train, _ = features.extract_views(beginning, data.rows["train"], recipe.train_size, **options)
+        validation, _ = features.extract_features(beginning, data.rows["validation"], recipe.train_size)
+        self._seen = {"train": train, "validation": [validation]}
+
+    def load(self, part):
+        """Batches of one part: training views shuffled, another view in each epoch."""
+        options = {"batch_size": self._data.batch_size, "seed": self._data.seed, "shuffle": part == "train"}
+        return features.ViewBatches(self._seen[part], self._data.one_hot(part), **options)
 
 
 def _fit_classifier(recipe, network, classifier, data, resume_folder):
@@ -174,7 +207,7 @@ def _fit_classifier(recipe, network, classifier, data, resume_folder):
     before = {weight.path: weight.numpy() for weight in classifier.backbone.weights}
     old_head = classifier.head.get_weights()
     recipes.unfreeze(classifier.backbone, recipe, network)
-    stages.append(_fit(recipe, classifier.model, data, classifier.backbone, resume_folder))
+    stages.append(_fit_unfrozen(recipe, classifier, data, resume_folder))
     if not recipe.pretrained:
         return stages, {}
     return stages, {
@@ -183,12 +216,24 @@ def _fit_classifier(recipe, network, classifier, data, resume_folder):
     }
 
 
+def _fit_unfrozen(recipe, classifier, data, resume_folder):
+    """Trains what is unfrozen: the whole network on images, or its moving part on what the rest makes of views."""
+    if not recipe.views:
+        return _fit(recipe, classifier.model, data, classifier.backbone, resume_folder)
+    beginning, rest = models.split_backbone(classifier.backbone)
+    clock = _Clock()
+    views = data.behind(beginning)
+    seconds, core_seconds = clock.read()
+    stage = _fit(recipe, models.connect(rest, classifier.head), views, rest, resume_folder)
+    return _Stage(stage.history, {"views": seconds} | stage.seconds, {"views": core_seconds} | stage.core_seconds)
+
+
 def _fit_head(recipe, classifier, data):
     """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
     head, asked = classifier.head, (classifier.extractor, data.table, recipe.train_size)
-    extracted = [training.extract_features(*asked, flipped=flipped) for flipped in recipe.looks]
+    extracted = [features.extract_features(*asked, flipped=flipped) for flipped in recipe.looks]
     rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
-    inputs = np.concatenate([features[rows["train"]] for features, _ in extracted])
+    inputs = np.concatenate([seen[rows["train"]] for seen, _ in extracted])
     if recipe.several_depths:
         head.get_layer("standardization").adapt(inputs)
     optimizer = recipes.build_head_optimizer(recipe, -(-len(inputs) // data.batch_size) * recipe.head_epochs)
@@ -203,7 +248,7 @@ def _fit_head(recipe, classifier, data):
         verbose=0,
     ).history
     seconds, core_seconds = clock.read()
-    feature_cores = sum(training.extraction_core_seconds(*asked, flipped=flipped) for flipped in recipe.looks)
+    feature_cores = sum(features.extraction_core_seconds(*asked, flipped=flipped) for flipped in recipe.looks)
     return _Stage(
         history,
         {"features": sum(seconds for _, seconds in extracted), "head": seconds},
@@ -215,19 +260,21 @@ def _fit(recipe, model, data, backbone, resume_folder):
     """Trains what is unfrozen."""
     optimizer = recipes.build_optimizer(recipe, data.steps, backbone)
     model.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
-    resume = training.Resume(resume_folder) if resume_folder else None
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience or 0, restore_best_weights=True)
-    callbacks = [callback for callback, wanted in ((resume, resume), (stop, recipe.patience)) if wanted]
-    validation = data.load("validation")
+    train, validation = data.load("train"), data.load("validation")
+    stop = resume = None
+    if recipe.patience:
+        stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience, restore_best_weights=True)
+    if resume_folder:
+        resume = training.Resume(resume_folder, data=train, early_stopping=stop)
     clock = _Clock()
     optimizer.build(model.trainable_variables)  # `fit` traces its step twice when a variable is made on the way:
-    model.evaluate(validation.take(1), verbose=0)  # this makes those of the metrics
+    model.evaluate(validation, steps=1, verbose=0)  # this makes those of the metrics
     history = model.fit(
-        data.load("train"),
+        train,
         validation_data=validation,
         epochs=recipe.epochs,
         shuffle=False,  # the dataset shuffles itself
-        callbacks=callbacks,
+        callbacks=[callback for callback in (stop, resume) if callback],
         verbose=0,
     ).history
     if resume:
@@ -254,7 +301,7 @@ def _weight_distance(backbone, before):
 def _old_head_accuracy(recipe, classifier, old_head, data):
     """What the head that was trained on the frozen features makes of the features as they are now."""
     rows = data.rows["validation"]
-    features, _ = training.extract_features(classifier.extractor, rows, recipe.train_size, cache=False)
+    seen, _ = features.extract_features(classifier.extractor, rows, recipe.train_size, cache=False)
     head = keras.models.clone_model(classifier.head)
     head.set_weights(old_head)
-    return float((training.predict_probabilities(head, features).argmax(axis=1) == rows["target"]).mean())
+    return float((training.predict_probabilities(head, seen).argmax(axis=1) == rows["target"]).mean())

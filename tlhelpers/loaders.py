@@ -15,6 +15,7 @@ from tlhelpers import devices, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
+ITERATORS_PER_EPOCH = 2  # Keras opens one when an epoch begins, and one when it ends
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,21 @@ def load_dataset(
     if flipped:
         dataset = dataset.map(lambda image, target: (image[:, ::-1], target))
     return dataset.batch(batch_size).map(_as_float).prefetch(tf.data.AUTOTUNE)
+
+
+def skip_epochs(data, count):
+    """Brings training data to where so many epochs of `fit` leave them: to the order and the views that come next.
+
+    Args:
+        data: tf.data.Dataset, as from `load_dataset`, or ViewBatches. Not yet used.
+        count: int.
+    """
+    if isinstance(data, tf.data.Dataset):
+        for _ in range(ITERATORS_PER_EPOCH * count):
+            iter(data)  # each iterator has an order of its own; nothing is read until it is asked for something
+    else:
+        for _ in range(count):
+            data.on_epoch_end()
 
 
 def choose_cache(count, image_size):

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tlhelpers import devices, files, loaders, manifest, training
+from tlhelpers import devices, features, files, loaders, manifest, training
 
 FACTS = ("path", "verdict", "reason", "predicted", "confidence")
 BATCH_SIZE = 32
@@ -126,7 +126,7 @@ def check_class_names(names, count):
 
 def _predict_batches(model, paths, folder, names, batch_size):
     """Yields the rows of one batch after the other, bad files among them."""
-    call = training.compile_frozen(model)
+    call = features.compile_frozen(model)
     pictures = _read_ahead(paths, model.input_shape[1], 2 * batch_size)
     while batch := list(itertools.islice(pictures, batch_size)):
         good = [picture.pixels for picture in batch if picture.pixels is not None]

@@ -41,6 +41,8 @@ class Recipe:
         weight_decay: float.
         label_smoothing: float in [0, 1).
         augment: str or None. A key of `loaders.AUGMENTATIONS`.
+        views: int. How many random views of each training image pass the frozen beginning once, before training, so
+            that an epoch trains on one of them; 0 takes a new view through the whole network every time.
         ema: float or None. Momentum of the moving average of the weights that is kept in the end.
         patience: int or None. Epochs without a lower validation loss after which training stops and the best
             weights are taken back.
@@ -71,6 +73,7 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.1
     augment: str | None = "strong"
+    views: int = 0
     ema: float | None = None
     patience: int | None = None
     flips: bool = True

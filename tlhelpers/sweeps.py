@@ -8,18 +8,16 @@ again. The workers of a cluster need the project's folder at the same place.
 """
 
 import argparse
-import contextlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import joblib
 
-from tlhelpers import devices, experiments, files, manifest, plans, profiles, records, settings, studies
+from tlhelpers import experiments, files, manifest, plans, profiles, records, settings, studies, workers
 
 
 class Sweep(NamedTuple):
@@ -60,13 +58,10 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
         SweepError: when some experiments fail; the others are run all the same.
     """
     waiting = [experiment for experiment in planned.values() if not experiment.is_recorded(folder)]
-    cores = devices.available_cores()
-    jobs = jobs or cores
-    threads = None if cluster or jobs == 1 else max(1, cores // jobs)
     print(f"{len(planned)} experiments, {len(planned) - len(waiting)} of them recorded before", flush=True)
     prepare_images(waiting)
     failures = []
-    with _workers(jobs, cluster):
+    with workers.share_out(jobs, cluster) as threads:
         tasks = (joblib.delayed(_attempt)(experiment, folder, threads) for experiment in waiting)
         outcomes = joblib.Parallel(return_as="generator_unordered")(tasks)
         for name, seconds, error in files.progress(outcomes, description="Experiments", total=len(waiting)):
@@ -104,21 +99,6 @@ def prepare_images(planned):
 
 def _load(planned, folder):
     return {cell: records.load_record(experiment.path(folder)) for cell, experiment in planned.items()}
-
-
-@contextlib.contextmanager
-def _workers(jobs, cluster):
-    """Sends what joblib runs to local processes, or to a cluster while its client is open."""
-    if cluster is None:
-        with warnings.catch_warnings(), joblib.parallel_config(backend="loky", n_jobs=jobs):
-            # joblib replaces a worker whose memory has grown, and loses nothing
-            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-            yield
-        return
-    import distributed
-
-    with distributed.Client(cluster), joblib.parallel_config(backend="dask", n_jobs=-1):
-        yield
 
 
 def _attempt(experiment, folder, threads):

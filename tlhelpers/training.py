@@ -1,5 +1,6 @@
-"""What a training run needs around `compile` and `fit`: features computed once, interrupted runs resumed."""
+"""What a training run needs around `compile` and `fit`: interrupted runs resumed, models saved and loaded."""
 
+import gc
 import json
 import shutil
 import time
@@ -9,63 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tlhelpers import checkpoints, files, loaders, settings
+from tlhelpers import files, loaders
 
-EXTRACTION_BATCH = 32
 KEPT_EVERY_SECONDS = 30  # to keep the state takes a second, longer than many an epoch
-
-
-def extract_features(model, table, image_size, *, flipped=False, cache=True):
-    """Runs images through a frozen network, once.
-
-    The result is kept in the cache folder under a key made of the images, their size and the weights, so that
-    further heads and seeds start at once.
-
-    Args:
-        model: keras.Model. From images in 0..255 to features.
-        table: pandas.DataFrame with `path`, `sha256` and `target`, as from `split_manifest`.
-        image_size: int. Side of the square images, pixels.
-        flipped: bool. Whether the images are mirrored left to right.
-        cache: bool. Whether to keep the features on disk and use those kept before.
-
-    Returns:
-        tuple of a float32 array `(len(table), …)`, row by row as `table`, and the wall-clock seconds its
-        computation took, now or when it was kept.
-    """
-    path = _feature_path(model, table, image_size, flipped)
-    cost = _read_cost(path)
-    if cache and cost and path.is_file():
-        return np.load(path, mmap_mode="r", allow_pickle=False), cost["seconds"]
-    started, core_started = time.perf_counter(), time.process_time()
-    dataset = loaders.load_dataset(table, image_size, batch_size=EXTRACTION_BATCH, flipped=flipped, cache="none")
-    features = _predict(model, dataset, len(table))
-    cost = {"seconds": time.perf_counter() - started, "core_seconds": time.process_time() - core_started}
-    if cache:
-        files.write_text(_note_path(path), json.dumps(cost))
-        with files.atomic_file(path) as temporary:
-            np.save(temporary, features, allow_pickle=False)
-    return features, cost["seconds"]
-
-
-def extraction_core_seconds(model, table, image_size, *, flipped=False):
-    """The seconds that cores have worked on features which `extract_features` keeps.
-
-    Args:
-        model: keras.Model, as given to `extract_features`.
-        table: pandas.DataFrame, as given to it.
-        image_size: int, as given to it.
-        flipped: bool, as given to it.
-
-    Returns:
-        float.
-
-    Raises:
-        ValueError: when no such features are kept.
-    """
-    cost = _read_cost(_feature_path(model, table, image_size, flipped))
-    if not cost:
-        raise ValueError(f"Core seconds are known of kept features. Received: image_size={image_size}, none kept")
-    return cost["core_seconds"]
+STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # what EarlyStopping remembers, beside the best weights
 
 
 def predict_probabilities(model, inputs):
@@ -91,7 +39,7 @@ def save_model(model, path, *, class_names=None):
         class_names: list of str or None. What its outputs stand for; kept in a JSON file beside the model.
     """
     if class_names is not None:
-        files.write_text(_note_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n")
+        files.write_text(note_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n")
     with files.atomic_file(path) as temporary:
         keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(temporary)
 
@@ -110,41 +58,78 @@ def load_model(path):
 
 def saved_class_names(path):
     """The class names that were saved with a model, a list of str, or None."""
-    names = _note_path(path)
+    names = note_path(path)
     return json.loads(names.read_text(encoding="utf-8"))["class_names"] if names.is_file() else None
 
 
-class Resume(keras.callbacks.BackupAndRestore):
+def note_path(path):
+    """Where something is said about a file, in JSON beside it.
+
+    Args:
+        path: Path.
+
+    Returns:
+        Path.
+    """
+    return Path(path).with_suffix(".json")
+
+
+def fit_in_memory(fit, batch_size):
+    """Trains with batches half as large, and half again, until they fit into the memory of the device.
+
+    Args:
+        fit: callable of an int, the images of a batch. Builds and trains a model.
+        batch_size: int, at least 1. What is tried first.
+
+    Returns:
+        What `fit` returns.
+
+    Raises:
+        tf.errors.ResourceExhaustedError: when not even one image at a time fits.
+    """
+    while True:
+        try:
+            return fit(batch_size)
+        except tf.errors.ResourceExhaustedError:
+            if batch_size == 1:
+                raise
+        print(f"Out of memory with {batch_size} images in a batch; on with {batch_size // 2}", flush=True)
+        batch_size //= 2
+        gc.collect()  # what the broken run holds
+
+
+class Resume(keras.callbacks.Callback):
     """Lets a killed `fit` go on where it was, with the whole history: at most half a minute and one epoch are lost.
 
-    A state that another model or optimiser left is not taken up.
-    Pass it as a callback; after `fit`, `history` holds every epoch, those before the interruption too, `seconds` the
-    time spent in all of them, and `core_seconds` how long cores have worked on them.
+    A state is kept whole or not at all, and one that another model or optimiser left is not taken up.
+    Pass it as the last callback; after `fit`, `history` holds every epoch, those before the interruption too,
+    `seconds` the time spent in all of them, and `core_seconds` how long cores have worked on them.
 
     Args:
         folder: Path. Where the state is kept while training runs; it is gone when training has finished.
+        data: tf.data.Dataset, ViewBatches or None. What is trained on, so that a resumed `fit` goes on with the
+            order and the views that come next, and ends where an undisturbed one does. None where they do not matter.
+        early_stopping: keras.callbacks.EarlyStopping or None. Another callback of this `fit`, whose memory is kept too.
         every_seconds: float. After an epoch the state is kept when this long has passed since the last time.
     """
 
-    def __init__(self, folder, *, every_seconds=KEPT_EVERY_SECONDS):
-        self.folder = Path(folder)
-        super().__init__(str(self.folder))
+    def __init__(self, folder, *, data=None, early_stopping=None, every_seconds=KEPT_EVERY_SECONDS):
+        super().__init__()
+        self.folder, self.data, self.early_stopping = Path(folder), data, early_stopping
         self.history = {}
         self.seconds = self.core_seconds = 0.0
         self.every_seconds = every_seconds
-        self._first_epoch = 0
-        self._log_path = self.folder / "history.json"
+        self._first_epoch = None
+        self._state_path = self.folder / "state.json"
 
     def on_train_begin(self, logs=None):
-        """Reads what an interrupted run left."""
+        """Takes up what an interrupted run left."""
         self._fingerprint = _fingerprint(self.model)
-        state = json.loads(self._log_path.read_text(encoding="utf-8")) if self._log_path.is_file() else {}
+        state = json.loads(self._state_path.read_text(encoding="utf-8")) if self._state_path.is_file() else {}
         if state.get("fingerprint") == self._fingerprint:
-            self.history, self._first_epoch = state["history"], state["first_epoch"]
-            self.seconds, self.core_seconds = state["seconds"], state.get("core_seconds", 0.0)
+            self._restore(state)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
-        super().on_train_begin(logs)
         self._started, self._core_started = time.perf_counter(), time.process_time()
         self._kept = self._started
 
@@ -155,17 +140,21 @@ class Resume(keras.callbacks.BackupAndRestore):
             ValueError: when the loss is not a finite number: what follows would be none either.
         """
         self._check_loss(epoch, (logs or {}).get("loss", 0.0))
-        if not self.history:
+        if self._first_epoch is None:
             self._first_epoch = epoch
         for name, value in (logs or {}).items():
-            self.history[name] = [*self.history.get(name, [])[: epoch - self._first_epoch], float(value)]
+            self.history[name] = [*self.history.get(name, []), float(value)]
         now, core_now = time.perf_counter(), time.process_time()
         self.seconds += now - self._started
         self.core_seconds += core_now - self._core_started
         self._started, self._core_started = now, core_now
         if now - self._kept >= self.every_seconds:
-            self._keep(epoch, logs)
+            self._keep(epoch + 1)
             self._kept = now
+
+    def on_train_end(self, logs=None):
+        """Forgets the interruption."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check_loss(self, epoch, loss):
         if not np.isfinite(loss):
@@ -176,59 +165,62 @@ class Resume(keras.callbacks.BackupAndRestore):
                 f"is too high ({rate:g} at the moment), or pictures or targets that are no finite numbers"
             )
 
-    def _keep(self, epoch, logs):
-        """Writes the history down, then the weights."""
+    def _keep(self, epoch):
+        """Writes weights under a name of their own, then the state that names them, which makes it whole."""
+        weights = self.folder / f"epoch-{epoch}.weights.h5"
+        with files.atomic_file(weights) as temporary:
+            self.model.save_weights(temporary)
         state = {
+            "epoch": epoch,
+            "weights": weights.name,
             "history": self.history,
             "seconds": self.seconds,
             "core_seconds": self.core_seconds,
             "first_epoch": self._first_epoch,
             "fingerprint": self._fingerprint,
+            "chance": [variable.numpy().tolist() for variable in _chance(self.model)],
+            "early_stopping": self._keep_early_stopping(epoch),
         }
-        files.write_text(self._log_path, json.dumps(state))
-        super().on_epoch_end(epoch, logs)
+        files.write_text(self._state_path, json.dumps(state))
+        for path in self.folder.iterdir():
+            if not path.name.startswith((f"epoch-{epoch}.", self._state_path.name)):
+                path.unlink()
 
-    def on_train_end(self, logs=None):
-        """Forgets the interruption."""
-        super().on_train_end(logs)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _keep_early_stopping(self, epoch):
+        stop = self.early_stopping
+        if stop is None:
+            return None
+        if stop.best_weights is not None:
+            with files.atomic_file(self.folder / f"epoch-{epoch}.best.npz") as temporary:
+                np.savez(temporary, *stop.best_weights)
+        return {name: getattr(stop, name) for name in STOPPING}
+
+    def _restore(self, state):
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        self.model.load_weights(self.folder / state["weights"])
+        for variable, value in zip(_chance(self.model), state["chance"], strict=True):
+            variable.assign(value)
+        self.history, self._first_epoch = state["history"], state["first_epoch"]
+        self.seconds, self.core_seconds = state["seconds"], state["core_seconds"]
+        epoch, stop = state["epoch"], self.early_stopping
+        if stop is not None and state["early_stopping"]:
+            best = self.folder / f"epoch-{epoch}.best.npz"
+            if best.is_file():
+                with np.load(best, allow_pickle=False) as arrays:
+                    stop.best_weights = [arrays[name] for name in arrays.files]
+            for name, value in state["early_stopping"].items():
+                setattr(stop, name, value)
+            if stop.stopped_epoch:
+                epoch = self.params["epochs"]  # nothing is left to do
+        self.model._initial_epoch = epoch  # as Keras' own BackupAndRestore does
+        if self.data is not None:
+            loaders.skip_epochs(self.data, state["epoch"] - state["first_epoch"])
 
 
-def compile_frozen(model):
-    """A compiled inference call with the weights as constants.
-
-    What is constant TensorFlow folds: normalisation into convolutions. On two cores this is a third faster than
-    `model.predict`. It is traced once, whatever the size of a batch.
-
-    Args:
-        model: keras.Model of one input and one output.
-
-    Returns:
-        callable from a float32 batch, as the model takes it, to a tensor of its outputs.
-    """
-    trainable = [variable.numpy() for variable in model.trainable_variables]
-    non_trainable = [variable.numpy() for variable in model.non_trainable_variables]
-
-    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
-    def call(images):
-        constants = [[tf.constant(value) for value in values] for values in (trainable, non_trainable)]
-        outputs, _ = model.stateless_call(*constants, images, training=False)
-        return outputs
-
-    return call.get_concrete_function()
-
-
-def _predict(model, dataset, count):
-    """Fills one array batch by batch, so that the features are never in memory twice."""
-    features = np.empty((count, *model.output_shape[1:]), dtype=np.float32)
-    call = compile_frozen(model)
-    start = 0
-    total = -(-count // EXTRACTION_BATCH)
-    for images, _ in files.progress(dataset, description="Extracting features", total=total, unit="batch"):
-        batch = call(images).numpy()
-        features[start : start + len(batch)] = batch
-        start += len(batch)
-    return features
+def _chance(model):
+    """The variables from which dropout draws, which no weights file holds."""
+    return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]
 
 
 def _fingerprint(model):
@@ -245,25 +237,3 @@ def _facts_of_layer(layer):
 
 def _without_name(config):
     return {key: value for key, value in config.items() if key != "name"}
-
-
-def _feature_path(model, table, image_size, flipped):
-    key = _feature_key(model, table, f"{image_size} flipped" if flipped else image_size)
-    return settings.home_folder() / "features" / f"{key}.npy"
-
-
-def _note_path(path):
-    """What is said about a file, in JSON beside it."""
-    return Path(path).with_suffix(".json")
-
-
-def _read_cost(path):
-    """What features have cost; None where nothing says so, as in a cache of an earlier version."""
-    note = _note_path(path)
-    cost = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-    return cost if isinstance(cost, dict) else None
-
-
-def _feature_key(model, table, view):
-    facts = [checkpoints.digest_of_weights(model), model.layers[-1].name, str(view), *table["sha256"]]
-    return files.sha256_of_text("\n".join(facts))[:16]

@@ -1,6 +1,4 @@
 /* The classifier on a page: three exported models and a picture, all of it in the reader's browser. */
-import { loadAndCompile, loadLiteRt, Tensor } from "./litert.js";
-
 const RUNTIME = new URL("./litert_wasm_compat_internal", import.meta.url);
 const RUNTIME_BYTES = 9334181;
 const EXPORTED = new URL("../exported/", import.meta.url);
@@ -39,10 +37,35 @@ async function fetchBytes(url, advance) {
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
-async function startRuntime(advance) {
-  const wasmBinary = await fetchBytes(`${RUNTIME}.wasm`, advance);
-  self.Module = { wasmBinary, print() {}, printErr() {} }; // it is told nothing that a reader could use
-  await loadLiteRt(`${RUNTIME}.js`);
+/* The worker that holds the models: `ask` gives it a task and waits for its answer. */
+class Runtime {
+  constructor() {
+    this.waiting = new Map();
+    this.asked = 0;
+    this.worker = new Worker(new URL("./worker.js", import.meta.url));
+    this.worker.addEventListener("message", ({ data: { id, answer, failure } }) => {
+      const { resolve, reject } = this.waiting.get(id);
+      this.waiting.delete(id);
+      if (failure === undefined) resolve(answer);
+      else reject(new Error(failure));
+    });
+    this.worker.addEventListener("error", ({ message }) => {
+      for (const { reject } of this.waiting.values()) reject(new Error(message || "the worker has stopped"));
+      this.waiting.clear();
+    });
+  }
+
+  ask(task, facts, moved = []) {
+    const id = ++this.asked;
+    const answered = new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+    this.worker.postMessage({ id, task, ...facts }, moved); // what is moved need not be copied
+    return answered;
+  }
+
+  async start(advance) {
+    const wasmBinary = await fetchBytes(`${RUNTIME}.wasm`, advance);
+    await this.ask("start", { program: `${RUNTIME}.js`, wasmBinary }, [wasmBinary.buffer]);
+  }
 }
 
 async function loadImage(url) {
@@ -54,17 +77,13 @@ async function loadImage(url) {
 
 /* One exported model: from the pixels of a picture to a probability for each class. */
 class ExportedModel {
-  constructor(name, compiled, size) {
-    Object.assign(this, { name, compiled, size });
+  constructor(name, number, runtime, size) {
+    Object.assign(this, { name, number, runtime, size });
   }
 
-  async predict(pixels) {
-    const input = new Tensor(pixels, [1, this.size, this.size, 3]);
-    const [output] = await this.compiled.run(input);
-    const probabilities = Array.from(await output.data());
-    input.delete();
-    output.delete();
-    return probabilities;
+  predict(pixels) {
+    const { number, size } = this;
+    return this.runtime.ask("predict", { number, pixels, size });
   }
 
   /* How much confidence a class loses where a grey patch hides the picture: `size` x `size` values in 0..1. */
@@ -87,7 +106,6 @@ class ExportedModel {
           times[row * size + column] += 1;
         }
       }
-      if (place % GRID === 0) await new Promise((resolve) => setTimeout(resolve)); // lets the page breathe
     }
     const heat = loss.map((value, pixel) => Math.max(0, value / times[pixel]));
     const highest = heat.reduce((a, b) => Math.max(a, b), 1e-6);
@@ -114,13 +132,14 @@ class Classifier {
     this.place.replaceChildren(this.status, this.progress);
     this.status.textContent = `Loading ${megabytes(this.card)} MB: the program that runs models, and the models.`;
     const advance = (bytes) => (this.progress.value = (this.progress.value || 0) + bytes);
+    const runtime = new Runtime();
     const [, ...files] = await Promise.all([
-      startRuntime(advance),
+      runtime.start(advance),
       ...this.card.models.map(({ file }) => fetchBytes(new URL(file, EXPORTED), advance)),
     ]);
     for (const [number, { name }] of this.card.models.entries()) {
-      const compiled = await loadAndCompile(files[number], { accelerator: "wasm" });
-      this.models.push(new ExportedModel(name, compiled, this.size));
+      await runtime.ask("load", { bytes: files[number] }, [files[number].buffer]);
+      this.models.push(new ExportedModel(name, number, runtime, this.size));
     }
     this.layOut();
     await this.showSample(this.card.samples[0]);

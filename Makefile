@@ -13,8 +13,12 @@ SEED ?= 0
 SEEDS ?= 0 1 2
 PORT ?= 8000
 SWEEP ?= models
+KILLS ?= 200
+MUTATIONS ?= 10000
+BENCH ?= $(wildcard tests/benchmarks/bench_*.py)
+BENCH_FOLDER := _build/bench
 
-.PHONY: help book test lint format serve pdf links records sweep pocket colab colab-check clean
+.PHONY: help book test bench torture audit lint format serve pdf links records sweep pocket colab colab-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +36,16 @@ book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL
 
 test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest
+
+bench: $(READY) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book)
+	$(BIN)/python -m pytest $(BENCH) --timeout 0 --no-header -q --benchmark-json $(BENCH_FOLDER)/measured.json
+	$(BIN)/python -m tlhelpers.speed $(BENCH_FOLDER)/measured.json $(if $(RECORD),--record)
+
+torture: $(READY) ## kill work two hundred times at random moments, damage ten thousand pictures (KILLS, MUTATIONS)
+	$(BIN)/python -m pytest tests/test_torture.py -rP --timeout 0 --kills $(KILLS) --mutations $(MUTATIONS)
+
+audit: $(READY) ## ask whether a known weakness is in one of the packages (needs the internet)
+	$(BIN)/python -m pip_audit --requirement requirements.txt --no-deps --disable-pip
 
 lint: $(READY) ## check code, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check .

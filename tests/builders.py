@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import http.server
 import io
+import time
 import zipfile
 
 import nbformat
@@ -181,11 +182,16 @@ def make_seeds(model, errors_by_seed, **changes):
 
 
 class Website(http.server.ThreadingHTTPServer):
-    """Serves `pages` (path: bytes), keeps a list of requests, and can promise more bytes than it sends."""
+    """Serves `pages` (path: bytes) and keeps a list of requests.
+
+    It can fail: `refused` maps a path to an error status, `broken` ones promise more bytes than there are, `cut` maps a
+    path to how many bytes are sent, `moved` one to where it has gone, and every 64 KiB take `pause` seconds.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.pages, self.requests, self.broken, self.refused = {}, [], set(), {}
+        self.cut, self.moved, self.pause = {}, {}, 0.0
 
     @property
     def url(self):
@@ -198,13 +204,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name = self.path.removeprefix("/data/")
         self.server.requests.append(name)
         content = self.server.pages.get(name)
-        if content is None:
+        if name in self.server.moved:
+            self.send_response(302)
+            self.send_header("Location", self.server.moved[name])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if content is None or name in self.server.refused:
             self.send_error(self.server.refused.get(name, 404))
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(content) + 1000 * (name in self.server.broken)))
         self.end_headers()
-        self.wfile.write(content)
+        content = content[: self.server.cut.get(name)]
+        for start in range(0, len(content), 1 << 16):
+            self.wfile.write(content[start : start + (1 << 16)])
+            time.sleep(self.server.pause)
 
     def log_message(self, *arguments):
         pass

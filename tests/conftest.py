@@ -22,8 +22,10 @@ from tlhelpers import queries, studies
 
 
 def pytest_addoption(parser):
-    """Adds the option that writes down what deterministic cells give, to be read before it is committed."""
+    """Adds options: to write down what deterministic cells give, and to torture for longer."""
     parser.addoption("--update-expected", action="store_true", help="rewrite tests/expected_outputs.json")
+    parser.addoption("--kills", type=int, default=20, help="how often work is killed, in all (default: %(default)s)")
+    parser.addoption("--mutations", type=int, default=500, help="damaged pictures to look at (default: %(default)s)")
 
 
 @pytest.fixture(autouse=True)

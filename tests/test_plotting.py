@@ -443,3 +443,9 @@ def test_the_front_joins_the_models_that_no_other_beats():
 def test_a_front_of_no_models_says_so():
     axis = plotting.plot_pareto(COSTS.head(0), cost="seconds", label="seconds")
     assert [text.get_text() for text in axis.texts] == ["nothing to show"]
+
+
+@pytest.mark.parametrize(("options", "shown"), [({}, "9"), ({"digits": 1}, "8.6")])
+def test_bars_of_numbers_have_as_many_decimals_as_are_asked_for(options, shown):
+    ax = plotting.plot_bars({"a": 8.6}, label="times", percent=False, **options)
+    assert [text.get_text() for text in ax.texts] == [shown]

@@ -95,6 +95,7 @@ PUBLIC = {
     "records": ["load_records", "make_record", "save_record"],
     "settings": ["exports_folder", "pocket_folder"],
     "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
+    "speed": ["load_speed", "speed_table"],
     "studies": ["describe_folder", "get_study", "published_model", "published_numbers", "quote"],
     "sweeps": ["load_sweep"],
     "summaries": [

@@ -1,5 +1,6 @@
 """Archives, opened safely and whole or not at all: ZIP files, numbered files as of MNIST, tables of pixels."""
 
+import errno
 import gzip
 import math
 import shutil
@@ -17,6 +18,7 @@ from tlhelpers.layouts import BadArchiveError
 
 MAX_EXTRACTED_BYTES = 4 * 2**30
 MAX_COMPRESSION_RATIO = 200
+NOT_THE_ARCHIVE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a disk says: full, or closed
 IDX_BYTES = b"\x00\x00\x08"  # how a file of unsigned bytes begins; the number of dimensions follows
 
 
@@ -31,6 +33,7 @@ def extract_archives(archives, destination, study):
     Raises:
         BadArchiveError: when a file is truncated, damaged or of another format, holds members that leave the folder,
             links or absurdly compressed data, or lacks a class of the study.
+        OSError: when the disk is full or may not be written.
     """
     with files.atomic_folder(destination) as folder:
         if study.label_names and not study.tables:
@@ -65,6 +68,8 @@ def extract_zip(archive, folder):
             for member in files.progress(members, description=f"Extracting {archive.name}"):
                 opened.extract(member, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        if getattr(error, "errno", None) in NOT_THE_ARCHIVE:
+            raise
         raise BadArchiveError(
             f"An archive extracts without an error; this one is truncated or damaged ({error}). "
             f"Download it again. Received: archive={str(archive)!r}"

@@ -94,9 +94,8 @@ def load_dataset(
     paths = table["path"].to_numpy(dtype=str)
     targets = table["target"].to_numpy(dtype="int32")
     dataset = tf.data.Dataset.from_tensor_slices((paths, targets))
-    dataset = dataset.map(
-        lambda path, target: (read_image(path, read_size), target), num_parallel_calls=tf.data.AUTOTUNE
-    )
+    cores = devices.available_cores()  # from the first picture on, where TensorFlow's own choice takes a while
+    dataset = dataset.map(lambda path, target: (read_image(path, read_size), target), num_parallel_calls=cores)
     dataset = _cached(dataset, place)
     if shuffle:
         dataset = dataset.shuffle(min(len(table), SHUFFLE_BUFFER), seed=seed)

@@ -143,13 +143,14 @@ def plot_confusion_matrix(y_true, y_prob, class_names, *, ax=None):
     return ax
 
 
-def plot_bars(values, *, label, percent=True, ax=None):
+def plot_bars(values, *, label, percent=True, digits=0, ax=None):
     """One horizontal bar per entry, its value written beside it.
 
     Args:
         values: dict from a name to a number.
         label: str. What the bars measure.
         percent: bool. Whether the numbers are shares in 0..1.
+        digits: int. Decimals of numbers that are no shares.
         ax: Axes or None. None makes a figure.
 
     Returns:
@@ -158,7 +159,7 @@ def plot_bars(values, *, label, percent=True, ax=None):
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.38 * len(values)))
     bars = ax.barh(list(values), list(values.values()), color=PALETTE[0])
-    ax.bar_label(bars, fmt="{:.1%}" if percent else "{:,.0f}", padding=4, fontsize=9)
+    ax.bar_label(bars, fmt="{:.1%}" if percent else f"{{:,.{digits}f}}", padding=4, fontsize=9)
     ax.invert_yaxis()
     ax.set(xlabel=label, xlim=(0, 1 if percent else max(values.values()) * 1.12))
     if percent:

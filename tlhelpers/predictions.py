@@ -72,7 +72,9 @@ def predict_folder(model_path, folder, destination, *, class_names=None, batch_s
         if not stream.tell():
             writer.writerow([*FACTS, *names])
         for rows in files.progress(
-            _predict_batches(model, paths, folder, names, batch_size), description="Predicting", unit="batch"
+            predict_batches(features.compile_frozen(model), model.input_shape[1], paths, folder, names, batch_size),
+            description="Predicting",
+            unit="batch",
         ):
             writer.writerows(rows)
             stream.flush()
@@ -124,10 +126,21 @@ def check_class_names(names, count):
     return names
 
 
-def _predict_batches(model, paths, folder, names, batch_size):
-    """Yields the rows of one batch after the other, bad files among them."""
-    call = features.compile_frozen(model)
-    pictures = _read_ahead(paths, model.input_shape[1], 2 * batch_size)
+def predict_batches(call, image_size, paths, folder, names, batch_size=BATCH_SIZE):
+    """Predicts files batch by batch while the next ones are read.
+
+    Args:
+        call: callable, as from `features.compile_frozen`.
+        image_size: int. Side of the images it takes, pixels.
+        paths: iterable of Path.
+        folder: Path. The folder from which their names start.
+        names: list of str. The classes.
+        batch_size: int, at least 1.
+
+    Yields:
+        list of rows of the table, bad files among them.
+    """
+    pictures = _read_ahead(paths, image_size, 2 * batch_size)
     while batch := list(itertools.islice(pictures, batch_size)):
         good = [picture.pixels for picture in batch if picture.pixels is not None]
         found = iter(softmax(call(np.stack(good).astype("float32")).numpy(), axis=1) if good else ())

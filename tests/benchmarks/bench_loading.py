@@ -1,0 +1,89 @@
+"""Reading pictures: the loader against a bare loop that reads, decodes and resizes, and against Keras' own."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+import tensorflow as tf
+
+from tlhelpers import devices, loaders
+
+SIZE = 224
+PROGRAM = """
+import os, sys, time
+os.sched_setaffinity(0, list(map(int, sys.argv[2].split(","))))
+import pandas as pd
+from tlhelpers import loaders
+table = pd.read_csv(sys.argv[1])
+for rows in (table.head(64), table):  # the first is for what is only done once
+    started = time.perf_counter()
+    for _ in loaders.load_dataset(rows, 224, cache="none"):
+        pass
+print(time.perf_counter() - started)
+"""
+
+
+def count(dataset):
+    """Goes through a dataset once."""
+    return sum(1 for _ in dataset)
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    """A thousand pictures at most."""
+    return table.sample(min(1000, len(table)), random_state=0)
+
+
+@pytest.mark.benchmark(group="first pass of the loader")
+def test_bare_loop(benchmark, rows):
+    paths = tf.data.Dataset.from_tensor_slices(rows["path"].to_numpy(dtype=str))
+    read = paths.map(lambda path: loaders.read_image(path, SIZE), num_parallel_calls=devices.available_cores())
+    benchmark.pedantic(lambda: read.reduce(0, lambda done, _: done + 1).numpy(), rounds=5, warmup_rounds=1)
+    benchmark.extra_info["images"] = len(rows)
+
+
+@pytest.mark.benchmark(group="first pass of the loader")
+def test_first_pass(benchmark, rows):
+    benchmark.pedantic(lambda: count(loaders.load_dataset(rows, SIZE)), rounds=5, warmup_rounds=1)
+    benchmark.extra_info["images"] = len(rows)
+
+
+@pytest.fixture(scope="module")
+def folder(rows, tmp_path_factory):
+    """The same pictures in one folder for each class."""
+    root = tmp_path_factory.mktemp("classes")
+    for number, (path, label) in enumerate(zip(rows["path"], rows["label"], strict=True)):
+        (root / label).mkdir(exist_ok=True)
+        (root / label / f"{number}.jpg").symlink_to(path)
+    return root
+
+
+@pytest.mark.benchmark(group="later passes")
+def test_keras_without_a_cache(benchmark, folder, rows):
+    dataset = keras.utils.image_dataset_from_directory(folder, image_size=(SIZE, SIZE), seed=0, verbose=False)
+    benchmark.pedantic(lambda: count(dataset.prefetch(2)), rounds=3, warmup_rounds=1)
+    benchmark.extra_info["images"] = len(rows)
+
+
+@pytest.mark.benchmark(group="later passes")
+def test_later_pass(benchmark, rows):
+    dataset = loaders.load_dataset(rows, SIZE, shuffle=True)
+    benchmark.pedantic(lambda: count(dataset), rounds=3, warmup_rounds=1)
+    benchmark.extra_info["images"] = len(rows)
+
+
+@pytest.mark.benchmark(group="cores of the loader")
+@pytest.mark.parametrize("cores", [2**power for power in range(9) if 2**power <= devices.available_cores()])
+def test_cores(benchmark, rows, tmp_path, cores):
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    chosen = ",".join(map(str, devices.list_cores()[:cores]))
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "rows.csv"), chosen]
+
+    def run():
+        finished = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+        return float(finished.stdout.split()[-1])
+
+    seconds = benchmark.pedantic(run, rounds=1)
+    benchmark.extra_info |= {"images": len(rows), "cores": cores, "seconds": seconds}

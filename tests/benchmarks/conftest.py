@@ -1,0 +1,60 @@
+"""What benchmarks run on: the chosen profile's own pictures and weights, and a cache that is empty in the beginning."""
+
+import pytest
+
+from tlhelpers import devices, manifest, models, profiles, settings, studies
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _empty_cache(tmp_path_factory):
+    """A cache folder for all benchmarks together; archives and weights come from where they usually do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLHELPERS_HOME", str(tmp_path_factory.mktemp("home")))
+        devices.prepare_device(0, deterministic=False)  # as the usual loops run
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings():
+    """Leaves the environment as it is: a benchmark measures what a reader has."""
+
+
+@pytest.fixture(scope="session")
+def profile():
+    """The profile that the environment asks for, or the hardware."""
+    return profiles.choose_profile("auto")
+
+
+@pytest.fixture(scope="session")
+def study(profile):
+    """The flowers, photographs or drawings."""
+    return studies.get_study("flowers", drawn=profile.drawn)
+
+
+@pytest.fixture(scope="session")
+def table(study):
+    """Its training and validation pictures; no benchmark looks at a test picture."""
+    table = manifest.split_manifest(manifest.load_manifest(study), study, protocol="careful", seed=0)
+    return table[table["split"] != "test"].reset_index(drop=True)
+
+
+@pytest.fixture(scope="session")
+def load_backbone(profile, study):
+    """Builds the frozen backbone for images of some size."""
+
+    def build(image_size):
+        name = profile.backbone or study.backbone
+        return models.freeze(models.build_backbone(name, image_size, weights=profile.weights))
+
+    return build
+
+
+@pytest.fixture
+def forget():
+    """Empties the cache of features, so that they are computed again."""
+
+    def forget_features():
+        for path in (settings.home_folder() / "features").glob("*"):
+            path.unlink()
+
+    return forget_features

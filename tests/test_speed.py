@@ -1,0 +1,56 @@
+"""What was measured: ratios from one run, accuracies beside them, and what the book shows is whole."""
+
+import json
+
+import pytest
+
+from tlhelpers import speed
+
+
+def benchmark(group, name, seconds, **extra):
+    return {"group": group, "name": name, "stats": {"median": seconds}, "extra_info": extra}
+
+
+MEASURED = {
+    "datetime": "2026-11-28T10:00:00",
+    "benchmarks": [
+        benchmark("frozen training", "test_usual_loop", 80.0, accuracy=0.9, images=10),
+        benchmark("frozen training", "test_features_once", 10.0, accuracy=0.905, images=10),
+        benchmark("predicting a folder", "test_bare_model", 4.0, images=10),
+        benchmark("predicting a folder", "test_folder", 5.0, images=10),
+        benchmark("later passes", "test_later_pass", 5.0, images=10),
+    ],
+}
+
+
+def test_ratios_say_how_many_times_as_fast_ours_is_and_half_a_comparison_is_left_out():
+    table = speed.speed_table(speed.summarise_benchmarks(MEASURED))
+    assert table["ratio"].tolist() == [8.0, 0.8]
+    assert table["at_least"].tolist() == [6.0, 0.8]
+    assert table["accuracies"].tolist() == ["90.0% and 90.5%", ""]
+
+
+@pytest.mark.parametrize(("ours", "words"), [(0.895, "90.0% and 89.5%"), (0.88, "90.0% and 88.0%, not equal")])
+def test_accuracies_further_apart_than_a_point_are_not_equal(ours, words):
+    assert speed.describe_accuracies({"accuracy": 0.9}, {"accuracy": ours}) == words
+
+
+def test_a_report_is_kept_for_the_book_when_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed.settings, "data_folder", lambda: tmp_path)
+    (tmp_path / "measured.json").write_text(json.dumps(MEASURED))
+    speed.main([str(tmp_path / "measured.json")])
+    assert not (tmp_path / "speed.json").exists()
+    assert "8.00" in (tmp_path / "table.txt").read_text()
+    speed.main([str(tmp_path / "measured.json"), "--record"])
+    kept = speed.load_speed()
+    assert (kept["date"], len(kept["measured"])) == ("2026-11-28", 5)
+    assert {"hardware", "versions", "pictures", "profile"} <= set(kept)
+    assert "drawn flowers" in capsys.readouterr().out
+
+
+def test_the_committed_measurements_hold_every_comparison_and_trainings_that_end_alike():
+    kept = speed.load_speed()
+    table = speed.speed_table(kept)
+    assert table["what"].tolist() == [comparison.words for comparison in speed.COMPARISONS]
+    assert not table["accuracies"].str.contains("not equal").any()
+    assert {one["cores"] for one in kept["measured"] if one["group"] == "cores of the loader"} >= {1, 2}

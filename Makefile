@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COLAB := _build/colab-environment
+AUDIT := _build/audit-environment
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PROFILE ?= auto
@@ -44,8 +45,10 @@ bench: $(READY) ## measure the book's ways against the usual ones, an hour or so
 torture: $(READY) ## kill work two hundred times at random moments, damage ten thousand pictures (KILLS, MUTATIONS)
 	$(BIN)/python -m pytest tests/test_torture.py -rP --timeout 0 --kills $(KILLS) --mutations $(MUTATIONS)
 
-audit: $(READY) ## ask whether a known weakness is in one of the packages (needs the internet)
-	$(BIN)/python -m pip_audit --requirement requirements.txt --no-deps --disable-pip
+audit: ## ask whether a known weakness is in one of the packages (needs the internet)
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit
+	$(AUDIT)/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 lint: $(READY) ## check code, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import pytest
 from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import drawings, files, layouts, manifest, settings, sources, studies
+from tlhelpers import drawings, files, layouts, loaders, manifest, settings, sources, studies
 from tlhelpers.manifest import (
     build_manifest,
     count_leaks,
@@ -36,7 +36,7 @@ def _no_dropped_archive(monkeypatch):
 def inspect(folder, content, name="picture.jpg"):
     """Writes bytes to a file and inspects it."""
     (folder / name).write_bytes(content)
-    facts, _ = inspect_image(folder / name, converted_folder=folder / "converted")
+    facts, _ = inspect_image(folder / name)
     return facts
 
 
@@ -208,7 +208,7 @@ def test_unusual_image_is_written_anew_as_rgb(tmp_path, content, name, reason):
     facts = inspect(tmp_path, content, name)
     assert facts["verdict"] == "converted"
     assert facts["reason"] == reason
-    assert facts["readable_path"] == str(tmp_path / "converted" / f"{facts['sha256']}.png")
+    assert facts["readable_path"] == str(settings.home_folder() / "converted" / f"{facts['sha256']}.png")
     with Image.open(facts["readable_path"]) as converted:
         assert (converted.mode, converted.format, converted.size) == ("RGB", "PNG", (72, 72))
 
@@ -348,11 +348,28 @@ def test_without_near_duplicates_identical_files_alone_are_grouped():
     assert groups.tolist() == [0, 1, 0]
 
 
+def damage_for_some_readers(path, content):
+    """Writes a JPEG that one decoder forgives and the one that training uses refuses."""
+    for place in range(len(content) // 2, len(content) - 4):
+        path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
+        if manifest.open_image(path)[0] == "ok" and not loaders.can_read(str(path)):
+            return path
+    raise AssertionError("no such place")
+
+
+def test_a_picture_that_training_would_stumble_over_is_written_anew(tmp_path):
+    pictures = {"daisy/a.jpg": encode(draw_flower("daisy", 0)), "rose/a.jpg": encode(ROSE), "rose/b.jpg": encode(ROSE)}
+    fill(tmp_path / "images", pictures)
+    damage_for_some_readers(tmp_path / "images" / "rose" / "b.jpg", encode(ROSE))
+    table = build_listed(tmp_path / "images").set_index(["label"])
+    assert table["verdict"].tolist() == ["ok", "ok", "converted"]
+    assert table["reason"].iloc[2] == manifest.REFUSED
+    assert loaders.read_image(table["path"].iloc[2], 32).shape == (32, 32, 3)
+
+
 def test_perceptual_hash_is_left_out_where_it_is_not_wanted(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode(ROSE))
-    hashed, unhashed = (
-        inspect_image(tmp_path / "a.jpg", converted_folder=tmp_path, hashed=flag) for flag in (True, False)
-    )
+    hashed, unhashed = (inspect_image(tmp_path / "a.jpg", hashed=flag) for flag in (True, False))
     assert hashed[0] == unhashed[0]
     assert hashed[1].shape == (2, 64)
     assert unhashed[1] is None

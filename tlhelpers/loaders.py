@@ -145,7 +145,24 @@ def read_image(path, image_size):
     Returns:
         uint8 tensor `(image_size, image_size, 3)` in 0..255.
     """
-    return resize(tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False), image_size)
+    return resize(_decode(path), image_size)
+
+
+def can_read(path):
+    """Whether `read_image` takes a file: its decoder forgives less than others do.
+
+    Args:
+        path: str.
+
+    Returns:
+        bool.
+    """
+    try:
+        with tf.device("CPU"):
+            _decode(path)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
 
 
 def resize(image, image_size):
@@ -210,6 +227,10 @@ def augment_image(image, seed, *, image_size, augment="light"):
 def _saturated(view, lowest, highest, seed):
     view = tf.clip_by_value(view, 0, 255) / 255  # saturation is defined on 0..1
     return tf.image.stateless_random_saturation(view, lowest, highest, seed) * 255
+
+
+def _decode(path):
+    return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
 
 
 def _augmented(dataset, image_size, seed, augment):

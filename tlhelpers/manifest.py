@@ -1,5 +1,6 @@
 """One row per image: path, label, hash, verdict, duplicate group; and the splits made from them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit, train_test_split
 
-from tlhelpers import devices, files, layouts, settings, sources, studies
+from tlhelpers import devices, files, layouts, loaders, settings, sources, studies
 
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 FOLDS = 5
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 0
@@ -22,6 +23,7 @@ MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
 PROTOCOLS = ("published", "careful")
 SPLITS = ("train", "validation", "test")
+REFUSED = "damaged in a way that only some readers forgive"
 COLUMNS = ("path", "label", "part", "sha256", "width", "height", "verdict", "reason")
 COMPARED_AT_ONCE = 4096  # perceptual hashes; a square of theirs is 64 MiB
 
@@ -75,28 +77,24 @@ def build_manifest(listed, class_names, *, near_duplicate_bits=studies.NEAR_DUPL
     """
     if len(class_names) < 2:
         raise ValueError(f"A manifest needs at least two classes. Received: class_names={list(class_names)}")
-    inspect = partial(
-        inspect_image, converted_folder=settings.home_folder() / "converted", hashed=near_duplicate_bits is not None
-    )
+    inspect = partial(inspect_image, hashed=near_duplicate_bits is not None)
     inspected = devices.map_over_cores(inspect, list(listed["path"]), description="Reading images", workers=workers)
     rows, hashes = [], []
     for (path, label, part), (facts, image_hash) in zip(listed.itertuples(index=False), inspected, strict=True):
         readable_path = facts.pop("readable_path", str(path))
         rows.append({"path": readable_path, "label": label, "part": part, **facts})
         hashes.append(image_hash)
-    manifest = pd.DataFrame(rows, columns=COLUMNS)
+    manifest = _convert_refused(pd.DataFrame(rows, columns=COLUMNS))
     _check_classes(manifest, class_names)
     manifest["group"] = group_duplicates(manifest["sha256"], hashes, near_duplicate_bits=near_duplicate_bits)
     return _mark_two_classes(manifest)
 
 
-def inspect_image(path, *, converted_folder, hashed=True):
-    """Reads one file and says what it is.
+def inspect_image(path, *, hashed=True):
+    """Reads one file and says what it is. What is no upright 8-bit RGB or grey JPEG or PNG is written anew.
 
     Args:
         path: Path.
-        converted_folder: Path. Where a readable image that is no upright 8-bit RGB or grey JPEG or PNG is
-            written anew, so that every reader after this one sees the same pixels.
         hashed: bool. Whether the perceptual hash is wanted.
 
     Returns:
@@ -112,10 +110,7 @@ def inspect_image(path, *, converted_folder, hashed=True):
         reason = f"a side is shorter than {MIN_SIDE} pixels"
         return facts | {"verdict": "too_small", "reason": reason}, None
     if reason:
-        converted = converted_folder / f"{facts['sha256']}.png"
-        with files.atomic_file(converted) as temporary:
-            upright.save(temporary)
-        facts |= {"verdict": "converted", "reason": reason, "readable_path": str(converted)}
+        facts |= {"verdict": "converted", "reason": reason, "readable_path": str(convert(upright, facts["sha256"]))}
     return facts, perceptual_hash(upright) if hashed else None
 
 
@@ -144,6 +139,22 @@ def open_image(path, *, decode=True):
             return "converted" if reason else "ok", reason, _as_upright_rgb(image)
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         return *_verdict_of(error), None
+
+
+def convert(image, sha256):
+    """Writes an image anew, so that every reader sees the same pixels.
+
+    Args:
+        image: PIL.Image.Image, upright RGB.
+        sha256: str. The digest of the file it comes from.
+
+    Returns:
+        Path. A PNG file in the cache folder.
+    """
+    path = settings.home_folder() / "converted" / f"{sha256}.png"
+    with files.atomic_file(path) as temporary:
+        image.save(temporary)
+    return path
 
 
 def perceptual_hash(image):
@@ -353,6 +364,20 @@ def _cut_validation(train, study, seed):
 
 def _other_part(study):
     return "train" if study.fold_part == "test" else "test"
+
+
+def _convert_refused(manifest):
+    """Writes images anew that the reader of training images refuses, though they look sound to this one."""
+    sound = manifest.index[manifest["verdict"] == "ok"]
+    paths = list(manifest.loc[sound, "path"])
+    with ThreadPoolExecutor(devices.available_cores()) as pool:
+        taken = files.progress(pool.map(loaders.can_read, paths), description="Checking images", total=len(paths))
+        refused = [index for index, fine in zip(sound, taken, strict=True) if not fine]
+    for index in refused:
+        _, _, image = open_image(Path(manifest.loc[index, "path"]))
+        manifest.loc[index, "path"] = str(convert(image, manifest.loc[index, "sha256"]))
+        manifest.loc[index, ["verdict", "reason"]] = "converted", REFUSED
+    return manifest
 
 
 def _mark_two_classes(manifest):

@@ -108,10 +108,12 @@ def read_picture(path, image_size):
         verdict, reason, image = manifest.open_image(path, decode=False)
         if verdict == "ok":
             return Picture(path, loaders.read_image(str(path), image_size).numpy())
-        pixels = None if image is None else loaders.resize(np.asarray(image), image_size).numpy()
-        return Picture(path, pixels, verdict, reason)
     except tf.errors.InvalidArgumentError:
-        return Picture(path, None, "truncated", "the image data breaks off")
+        verdict, reason, image = manifest.open_image(path)
+        if verdict == "ok":
+            verdict, reason = "converted", manifest.REFUSED
+    pixels = None if image is None else loaders.resize(np.asarray(image), image_size).numpy()
+    return Picture(path, pixels, verdict, reason)
 
 
 def check_class_names(names, count):

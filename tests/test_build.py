@@ -90,7 +90,7 @@ def test_what_has_not_changed_is_kept(plan, capsys):
     plan.executed.clear()
     build.build_book()
     assert plan.executed == []
-    assert "0 of 20 chapters to execute" in capsys.readouterr().out
+    assert f"0 of {len(build.list_chapters())} chapters to execute" in capsys.readouterr().out
 
 
 def test_an_edited_chapter_is_executed_with_those_that_follow_it_alone(plan, capsys):
@@ -115,14 +115,16 @@ def test_a_failing_chapter_stops_those_that_follow_it_and_keeps_the_last_good_si
     with pytest.raises(execution.ChapterError) as failure:
         build.build_book()
     message = str(failure.value)
-    assert message.startswith("3 of 20 chapters failed; the others are done, and the last good site stays.")
+    assert message.startswith(
+        f"3 of {len(build.list_chapters())} chapters failed; the others are done, and the last good site stays."
+    )
     assert "12_fashion_from_scratch.ipynb, cell 3: no such petal" in message
     assert "`make book ONLY=12` the first of them" in message
-    assert len(plan.executed) == 17
+    assert len(plan.executed) == len(build.list_chapters()) - 3
     assert plan.sites == 0
     plan.failing.clear()
     build.build_book()
-    assert numbers(plan)[17:] == ["12", "13", "17"]
+    assert numbers(plan)[-3:] == ["12", "13", "17"]
     assert plan.sites == 1
 
 

@@ -367,16 +367,22 @@ def _other_part(study):
 
 
 def _convert_refused(manifest):
-    """Writes images anew that the reader of training images refuses, though they look sound to this one."""
-    sound = manifest.index[manifest["verdict"] == "ok"]
+    """Writes images anew that the reader of training images refuses, though they look sound to this one.
+
+    What it refuses even then, such as a picture a million pixels wide, is unreadable.
+    """
+    sound = manifest.index[manifest["verdict"].isin(("ok", "converted"))]
     paths = list(manifest.loc[sound, "path"])
     with ThreadPoolExecutor(devices.available_cores()) as pool:
         taken = files.progress(pool.map(loaders.can_read, paths), description="Checking images", total=len(paths))
         refused = [index for index, fine in zip(sound, taken, strict=True) if not fine]
     for index in refused:
-        _, _, image = open_image(Path(manifest.loc[index, "path"]))
-        manifest.loc[index, "path"] = str(convert(image, manifest.loc[index, "sha256"]))
-        manifest.loc[index, ["verdict", "reason"]] = "converted", REFUSED
+        row = manifest.loc[index]
+        if row["verdict"] == "ok":
+            row["path"] = str(convert(open_image(Path(row["path"]))[2], row["sha256"]))
+        readable = row["verdict"] == "ok" and loaders.can_read(row["path"])
+        row["verdict"], row["reason"] = "converted" if readable else "unreadable", REFUSED
+        manifest.loc[index] = row
     return manifest
 
 

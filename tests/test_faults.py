@@ -19,9 +19,9 @@ import keras
 import nbformat
 import numpy as np
 import pytest
-import torture_works
 import yaml
 from builders import CLASS_NAMES, STUDY, checksums_of, draw_flower, encode, make_record, write_archive
+from torture_works import SIDE, build_network
 
 from tlhelpers import (
     build,
@@ -191,12 +191,8 @@ def fill(folder):
     (folder / "filler").write_bytes(bytes(shutil.disk_usage(folder).free))
 
 
-def build_network():
-    return torture_works.build_network()
-
-
 def keep_features(place, table):
-    features.extract_features(build_network(), table, torture_works.SIDE)
+    features.extract_features(build_network(), table, SIDE)
 
 
 def keep_record(place, table):
@@ -339,11 +335,11 @@ def test_a_saved_model_that_would_run_code_of_its_own_is_refused(tmp_path):
 
 def test_arrays_that_hold_python_objects_are_refused(tmp_path, table):
     network = build_network()
-    features.extract_features(network, table, torture_works.SIDE)
+    features.extract_features(network, table, SIDE)
     [kept] = (settings.home_folder() / "features").glob("*.npy")
     np.save(kept, np.array([{"any": "object"}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"pickle|memory-mapped"):
-        features.extract_features(network, table, torture_works.SIDE)
+        features.extract_features(network, table, SIDE)
 
 
 def calls_in(path):

@@ -111,11 +111,6 @@ def check_whole(folder):
             READERS[path.suffix](path)
 
 
-def read_picture(path):
-    with Image.open(path) as image:
-        image.load()
-
-
 def read_arrays(path):
     with np.load(path, allow_pickle=False) as arrays:
         return [arrays[name] for name in arrays.files]

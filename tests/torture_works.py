@@ -54,8 +54,7 @@ def digest(*parts):
 
 def digest_below(folder):
     """A digest of all files below a folder, with their names."""
-    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    return digest(*[str(path.relative_to(folder)) for path in paths], *paths)
+    return files.sha256_of_files(sorted(folder.rglob("*")), folder)
 
 
 def download(folder):

@@ -313,7 +313,7 @@ def main(arguments=None):
             print(f"The site: {build_book(**options)}")
         else:
             make_records(**options)
-    except (execution.ChapterError, sources.BadArchiveError, OSError, ValueError) as error:
+    except (execution.ChapterError, OSError, ValueError) as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
     return 0

@@ -63,7 +63,7 @@ def extract_features(
     features = _run_through(call or compile_frozen(model), dataset, (len(table), *model.output_shape[1:]), dtype)
     cost = {"seconds": time.perf_counter() - started, "core_seconds": time.process_time() - core_started}
     if cache:
-        files.write_text(training.note_path(path), json.dumps(cost))
+        files.write_text(files.note_path(path), json.dumps(cost))
         with files.atomic_file(path) as temporary:
             np.save(temporary, features, allow_pickle=False)
     return features, cost["seconds"]
@@ -256,6 +256,6 @@ def _feature_path(model, table, view):
 
 def _read_cost(path):
     """What features have cost; None where nothing says so, as in a cache of an earlier version."""
-    note = training.note_path(path)
+    note = files.note_path(path)
     cost = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
     return cost if isinstance(cost, dict) else None

@@ -104,6 +104,18 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def note_path(path):
+    """Where something is said about a file, in JSON beside it.
+
+    Args:
+        path: Path.
+
+    Returns:
+        Path.
+    """
+    return Path(path).with_suffix(".json")
+
+
 def progress(iterable, *, description, total=None, unit="it", unit_scale=False):
     """Wraps `iterable` in a progress bar on standard output (never on stderr, where it reads as a fault)."""
     return tqdm(

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -69,14 +68,16 @@ def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=
     Returns:
         Fitted.
     """
-    fit = partial(_fit_recipe, recipe, network, table, num_classes, weights, seed, resume_folder)
+
+    def fit(batch_size):
+        return _fit_recipe(recipe, network, weights, _Data(recipe, table, num_classes, batch_size, seed), resume_folder)
+
     return training.fit_in_memory(fit, batch_size or devices.CPU_BATCH_SIZE)
 
 
-def _fit_recipe(recipe, network, table, num_classes, weights, seed, resume_folder, batch_size):
-    data = _Data(recipe, table, num_classes, batch_size, seed)
+def _fit_recipe(recipe, network, weights, data, resume_folder):
     if network == "baseline_cnn":
-        model = models.baseline_cnn(recipe.train_size, num_classes, seed=seed)
+        model = models.baseline_cnn(recipe.train_size, data.num_classes, seed=data.seed)
         stages, details, fitted = [_fit(recipe, model, data, None, resume_folder)], {}, model
     else:
         classifier = _build_classifier(recipe, network, weights, data)
@@ -173,10 +174,6 @@ class _Data:
         dataset = loaders.load_dataset(self.rows[part], self.recipe.train_size, **options)
         return dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
 
-    def behind(self, beginning):
-        """The same run behind a frozen beginning, which has seen each view once."""
-        return _Views(self, beginning)
-
     def one_hot(self, part):
         """The targets of one part, float32 `(n, classes)`."""
         return keras.utils.to_categorical(self.rows[part]["target"], self.num_classes)
@@ -222,7 +219,7 @@ def _fit_unfrozen(recipe, classifier, data, resume_folder):
         return _fit(recipe, classifier.model, data, classifier.backbone, resume_folder)
     beginning, rest = models.split_backbone(classifier.backbone)
     clock = _Clock()
-    views = data.behind(beginning)
+    views = _Views(data, beginning)
     seconds, core_seconds = clock.read()
     stage = _fit(recipe, models.connect(rest, classifier.head), views, rest, resume_folder)
     return _Stage(stage.history, {"views": seconds} | stage.seconds, {"views": core_seconds} | stage.core_seconds)

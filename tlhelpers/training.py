@@ -39,7 +39,9 @@ def save_model(model, path, *, class_names=None):
         class_names: list of str or None. What its outputs stand for; kept in a JSON file beside the model.
     """
     if class_names is not None:
-        files.write_text(note_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n")
+        files.write_text(
+            files.note_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n"
+        )
     with files.atomic_file(path) as temporary:
         keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(temporary)
 
@@ -58,20 +60,8 @@ def load_model(path):
 
 def saved_class_names(path):
     """The class names that were saved with a model, a list of str, or None."""
-    names = note_path(path)
+    names = files.note_path(path)
     return json.loads(names.read_text(encoding="utf-8"))["class_names"] if names.is_file() else None
-
-
-def note_path(path):
-    """Where something is said about a file, in JSON beside it.
-
-    Args:
-        path: Path.
-
-    Returns:
-        Path.
-    """
-    return Path(path).with_suffix(".json")
 
 
 def fit_in_memory(fit, batch_size):
@@ -166,13 +156,11 @@ class Resume(keras.callbacks.Callback):
             )
 
     def _keep(self, epoch):
-        """Writes weights under a name of their own, then the state that names them, which makes it whole."""
-        weights = self.folder / f"epoch-{epoch}.weights.h5"
-        with files.atomic_file(weights) as temporary:
+        """Writes weights under the name of their epoch, then the state that says which epoch counts."""
+        with files.atomic_file(self._weights_path(epoch)) as temporary:
             self.model.save_weights(temporary)
         state = {
             "epoch": epoch,
-            "weights": weights.name,
             "history": self.history,
             "seconds": self.seconds,
             "core_seconds": self.core_seconds,
@@ -191,31 +179,39 @@ class Resume(keras.callbacks.Callback):
         if stop is None:
             return None
         if stop.best_weights is not None:
-            with files.atomic_file(self.folder / f"epoch-{epoch}.best.npz") as temporary:
+            with files.atomic_file(self._best_path(epoch)) as temporary:
                 np.savez(temporary, *stop.best_weights)
         return {name: getattr(stop, name) for name in STOPPING}
 
     def _restore(self, state):
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        self.model.load_weights(self.folder / state["weights"])
+        self.model.load_weights(self._weights_path(state["epoch"]))
         for variable, value in zip(_chance(self.model), state["chance"], strict=True):
             variable.assign(value)
         self.history, self._first_epoch = state["history"], state["first_epoch"]
         self.seconds, self.core_seconds = state["seconds"], state["core_seconds"]
-        epoch, stop = state["epoch"], self.early_stopping
-        if stop is not None and state["early_stopping"]:
-            best = self.folder / f"epoch-{epoch}.best.npz"
-            if best.is_file():
-                with np.load(best, allow_pickle=False) as arrays:
-                    stop.best_weights = [arrays[name] for name in arrays.files]
-            for name, value in state["early_stopping"].items():
-                setattr(stop, name, value)
-            if stop.stopped_epoch:
-                epoch = self.params["epochs"]  # nothing is left to do
-        self.model._initial_epoch = epoch  # as Keras' own BackupAndRestore does
+        if self.early_stopping is not None and state["early_stopping"]:
+            self._restore_early_stopping(state)
+        stopped = self.early_stopping is not None and self.early_stopping.stopped_epoch
+        # as Keras' own BackupAndRestore does; of a training that had stopped early nothing is left to do
+        self.model._initial_epoch = self.params["epochs"] if stopped else state["epoch"]
         if self.data is not None:
             loaders.skip_epochs(self.data, state["epoch"] - state["first_epoch"])
+
+    def _restore_early_stopping(self, state):
+        best = self._best_path(state["epoch"])
+        if best.is_file():
+            with np.load(best, allow_pickle=False) as arrays:
+                self.early_stopping.best_weights = [arrays[name] for name in arrays.files]
+        for name, value in state["early_stopping"].items():
+            setattr(self.early_stopping, name, value)
+
+    def _weights_path(self, epoch):
+        return self.folder / f"epoch-{epoch}.weights.h5"
+
+    def _best_path(self, epoch):
+        return self.folder / f"epoch-{epoch}.best.npz"
 
 
 def _chance(model):

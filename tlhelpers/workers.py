@@ -18,8 +18,7 @@ def share_out(jobs=None, cluster=None):
             project's folder at the same place.
 
     Yields:
-        int or None. Threads that each piece of work should use, see
-            `devices.limit_threads`; None means what there is.
+        int or None. Threads that each piece of work should use, see `devices.limit_threads`; None means what there is.
     """
     if cluster is None:
         cores = devices.available_cores()

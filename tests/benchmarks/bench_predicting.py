@@ -29,10 +29,8 @@ def test_bare_model(benchmark, model, rows, study):
 
 
 @pytest.mark.benchmark(group="predicting a folder")
-def test_folder(benchmark, model, rows, tmp_path):
-    (tmp_path / "pictures").mkdir()
-    for number, path in enumerate(rows["path"]):
-        (tmp_path / "pictures" / f"{number}.jpg").symlink_to(path)
+def test_folder(benchmark, model, rows, link_by_class, tmp_path):
+    link_by_class(tmp_path / "pictures", rows)
     training.save_model(model, tmp_path / "model.keras")
     loaded = training.load_model(tmp_path / "model.keras")
     names = predictions.check_class_names(None, loaded.output_shape[-1])

@@ -30,13 +30,11 @@ def size(study):
 
 
 @pytest.fixture(scope="module")
-def folders(table, study, tmp_path_factory):
+def folders(table, link_by_class, tmp_path_factory):
     """The same pictures as the usual loop wants them: a folder for each part and class."""
     root = tmp_path_factory.mktemp("folders")
-    for number, (path, label, split) in enumerate(zip(table["path"], table["label"], table["split"], strict=True)):
-        place = root / split / label
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number}.jpg").symlink_to(path)
+    for part in ("train", "validation"):
+        link_by_class(root / part, manifest.rows_of(table, part))
     return root
 
 

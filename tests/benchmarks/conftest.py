@@ -7,9 +7,12 @@ from tlhelpers import devices, manifest, models, profiles, settings, studies
 
 @pytest.fixture(scope="session", autouse=True)
 def _empty_cache(tmp_path_factory):
-    """A cache folder for all benchmarks together; archives and weights come from where they usually do."""
+    """A cache folder for all benchmarks together, empty but for what was downloaded before."""
+    home, downloaded = tmp_path_factory.mktemp("home"), settings.home_folder() / "downloads"
+    downloaded.mkdir(parents=True, exist_ok=True)
+    (home / "downloads").symlink_to(downloaded)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLHELPERS_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("TLHELPERS_HOME", str(home))
         devices.prepare_device(0, deterministic=False)  # as the usual loops run
         yield
 
@@ -17,6 +20,11 @@ def _empty_cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _own_surroundings():
     """Leaves the environment as it is: a benchmark measures what a reader has."""
+
+
+@pytest.fixture(autouse=True)
+def _no_network():
+    """Lets archives and weights come from where they usually do."""
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +66,16 @@ def forget():
             path.unlink()
 
     return forget_features
+
+
+@pytest.fixture(scope="session")
+def link_by_class():
+    """Puts links to pictures into one folder for each class below a folder, as other loaders want them."""
+
+    def link(root, rows):
+        for number, (path, label) in enumerate(zip(rows["path"], rows["label"], strict=True)):
+            (root / label).mkdir(parents=True, exist_ok=True)
+            (root / label / f"{number}.jpg").symlink_to(path)
+        return root
+
+    return link

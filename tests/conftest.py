@@ -28,6 +28,13 @@ def pytest_addoption(parser):
     parser.addoption("--mutations", type=int, default=500, help="damaged pictures to look at (default: %(default)s)")
 
 
+def pytest_collection_modifyitems(items):
+    """Where several processes share out the tests, those of a module stay together, and so do those of the book."""
+    for item in items:
+        group = "book" if "surroundings" in item.fixturenames else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path, monkeypatch):
     """Gives each test an empty cache and an empty working folder, and closes its figures."""

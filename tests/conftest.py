@@ -28,6 +28,7 @@ def pytest_addoption(parser):
     parser.addoption("--mutations", type=int, default=500, help="damaged pictures to look at (default: %(default)s)")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Where several processes share out the tests, those of a module stay together, and so do those of the book."""
     for item in items:

@@ -8,6 +8,7 @@ os.environ["TLHELPERS_QUIET"] = "1"
 import socket
 import threading
 
+import filelock
 import matplotlib
 
 matplotlib.use("Agg")
@@ -26,14 +27,6 @@ def pytest_addoption(parser):
     parser.addoption("--update-expected", action="store_true", help="rewrite tests/expected_outputs.json")
     parser.addoption("--kills", type=int, default=20, help="how often work is killed, in all (default: %(default)s)")
     parser.addoption("--mutations", type=int, default=500, help="damaged pictures to look at (default: %(default)s)")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Where several processes share out the tests, those of a module stay together, and so do those of the book."""
-    for item in items:
-        group = "book" if "surroundings" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
@@ -119,17 +112,22 @@ def website(monkeypatch):
 
 @pytest.fixture(scope="session")
 def surroundings(tmp_path_factory):
-    """The folder below which the chapters are executed for the tests."""
-    return tmp_path_factory.mktemp("book")
+    """The folder below which the chapters are executed for the tests: one for all processes that share these out."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def executed(surroundings):
-    """All chapters, executed in order with the smoke profile."""
-    return execute_chapters(surroundings)
+    """All chapters, executed in order with the smoke profile by the process that is the first to ask for them."""
+    with filelock.FileLock(surroundings / "executed.lock"):
+        return execute_chapters(surroundings)
 
 
 @pytest.fixture(scope="session")
 def site(executed, surroundings):
-    """The folder of the built site."""
-    return build_pages(surroundings).parent
+    """The folder of the site, built by the process that is the first to ask for it."""
+    with filelock.FileLock(surroundings / "site.lock"):
+        return build_pages(surroundings).parent

@@ -5,7 +5,7 @@ import contextlib
 import nbformat
 import pytest
 
-from tlhelpers import build, schedule, staging
+from tlhelpers import build, schedule, settings, staging
 from tlhelpers.colab import CHECK_PARAMETERS as PARAMETERS
 
 CHAPTERS = build.list_chapters()
@@ -43,7 +43,10 @@ def execute_chapters(folder):
 
 
 def build_pages(folder):
-    """The site of executed chapters: the path of its first page."""
+    """The site of executed chapters, built once: the path of its first page."""
     with surroundings_of(folder):
-        staging.stage_source(CHAPTERS, repository=REPOSITORY)
-        return staging.build_site()
+        first = settings.build_folder() / "html" / "index.html"
+        if not first.exists():
+            staging.stage_source(CHAPTERS, repository=REPOSITORY)
+            staging.build_site()
+        return first

@@ -15,7 +15,7 @@ from smoke_book import CHAPTERS, PARAMETERS, environment_of
 
 from tlhelpers import build, execution, plans, profiles, records, settings
 
-pytestmark = pytest.mark.timeout(2400)  # the first slow test executes every chapter
+pytestmark = pytest.mark.timeout(3600)  # the first slow test executes every chapter
 LONGEST_CELL = 15
 CHECKED = "nbval-check-output"
 EXPECTED = Path(__file__).with_name("expected_outputs.json")

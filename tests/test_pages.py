@@ -41,7 +41,7 @@ OBSERVE = """
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(2400),  # the first slow test executes every chapter
+    pytest.mark.timeout(3600),  # the first slow test executes every chapter
     pytest.mark.skipif(BROWSER is None, reason=f"none of {pdf.BROWSERS} is installed"),
 ]
 

@@ -36,7 +36,7 @@ book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL
 	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(REPO),--repository $(REPO))
 
 test: lint ## lint, then run the tests, one process per core and at most four
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book)
 	$(BIN)/python -m pytest $(BENCH) --timeout 0 --no-header -q --benchmark-json $(BENCH_FOLDER)/measured.json

@@ -1,6 +1,8 @@
 """Batches: shapes, ranges, seeds, caches, and that no image is lost on the way."""
 
 import itertools
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -286,3 +288,54 @@ def test_views_are_flipped_about_half_of_the_time():
     views = [loaders.augment_image(ramp, tf.constant([seed, 0]), image_size=24).numpy() for seed in range(40)]
     flipped = sum(int(view[12, 0, 0]) > int(view[12, -1, 0]) for view in views)
     assert 8 <= flipped <= 32
+
+
+def test_arrays_come_in_batches_and_in_their_order():
+    x, y = np.arange(20, dtype="float32").reshape(10, 2), np.arange(10)
+    batches = list(loaders.load_arrays(x, y, batch_size=4))
+    assert [len(targets) for _, targets in batches] == [4, 4, 2]
+    [(found, targets)] = collect(loaders.load_arrays(x, y, batch_size=4))
+    np.testing.assert_array_equal(found, x)
+    np.testing.assert_array_equal(targets, y)
+    assert (found.dtype, targets.dtype) == (x.dtype, y.dtype)
+
+
+def test_shuffled_arrays_have_another_order_in_each_epoch_which_the_seed_decides():
+    x = np.arange(50)
+    orders = [
+        [tuple(targets) for _, targets in collect(loaders.load_arrays(x, x, shuffle=True, seed=seed), 2)]
+        for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert len({*orders[0], *orders[2], tuple(x)}) == 5
+    assert all(sorted(order) == list(x) for order in orders[0])
+
+
+@pytest.mark.parametrize("rows", [(0, 0), (3, 4)])
+def test_arrays_of_no_or_of_different_length_are_refused(rows):
+    with pytest.raises(ValueError, match=rf"one length.*Received: {rows[0]} and {rows[1]} rows"):
+        loaders.load_arrays(*map(np.zeros, rows))
+
+
+HELD = """
+import resource, sys
+import pandas as pd
+from tlhelpers import loaders
+loaders.SHUFFLE_BYTES = 2**20
+rows = pd.concat([pd.read_csv(sys.argv[1])] * int(sys.argv[2]))
+for _ in loaders.load_dataset(rows, 128, shuffle=True, cache=sys.argv[3]):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cache", "grows"), [("none", False), ("disk", False), ("memory", True)])
+def test_memory_does_not_grow_with_the_pictures_unless_they_are_kept_in_memory(table, tmp_path, cache, grows):
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    held = {}
+    for times in (30, 300):  # 450 pictures, and 4,500 that take 211 MiB
+        command = [sys.executable, "-c", HELD, str(tmp_path / "rows.csv"), str(times), cache]
+        finished = subprocess.run(command, check=True, capture_output=True, text=True)
+        held[times] = float(finished.stdout)
+    assert (held[300] - held[30] > 100) == grows

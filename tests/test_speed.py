@@ -43,9 +43,24 @@ def test_a_report_is_kept_for_the_book_when_that_is_asked_for(tmp_path, monkeypa
     assert "8.00" in (tmp_path / "table.txt").read_text()
     speed.main([str(tmp_path / "measured.json"), "--record"])
     kept = speed.load_speed()
-    assert (kept["date"], len(kept["measured"])) == ("2026-11-28", 5)
+    assert [one["date"] for one in kept["measured"]] == ["2026-11-28"] * 5
     assert {"hardware", "versions", "pictures", "profile"} <= set(kept)
     assert "drawn flowers" in capsys.readouterr().out
+
+
+def test_what_is_measured_again_replaces_its_whole_group_and_keeps_the_others():
+    before = speed.summarise_benchmarks(MEASURED)
+    again = MEASURED | {"benchmarks": [benchmark("frozen training", "test_usual_loop", 70.0)]}
+    merged = speed.merge(before, speed.summarise_benchmarks(again | {"datetime": "2026-11-29T10:00:00"}))
+    found = {(one["name"], one["date"]): one["seconds"] for one in merged["measured"]}
+    assert len(found) == 4
+    assert found["test_usual_loop", "2026-11-29"] == 70.0
+    assert found["test_folder", "2026-11-28"] == 5.0
+
+
+def test_measurements_of_another_machine_are_not_mixed_in():
+    now = speed.summarise_benchmarks(MEASURED)
+    assert speed.merge(now | {"hardware": "another one"}, now) == now
 
 
 def test_the_committed_measurements_hold_every_comparison_and_trainings_that_end_alike():
@@ -54,3 +69,9 @@ def test_the_committed_measurements_hold_every_comparison_and_trainings_that_end
     assert table["what"].tolist() == [comparison.words for comparison in speed.COMPARISONS]
     assert not table["accuracies"].str.contains("not equal").any()
     assert {one["cores"] for one in kept["measured"] if one["group"] == "cores of the loader"} >= {1, 2}
+
+
+def test_the_loader_was_measured_to_hold_no_more_for_ten_times_as_many_pictures():
+    few, many = (one for one in speed.load_speed()["measured"] if one["group"] == "memory of the loader")
+    assert many["images"] == 10 * few["images"]
+    assert many["mebibytes"] < 1.1 * few["mebibytes"]

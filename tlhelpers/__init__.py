@@ -33,7 +33,7 @@ PUBLIC = {
         "strongest_channels",
     ],
     "features": ["ViewBatches", "extract_elsewhere", "extract_features", "extract_views"],
-    "loaders": ["augment_image", "load_dataset", "read_images"],
+    "loaders": ["augment_image", "load_arrays", "load_dataset", "read_images"],
     "manifest": ["build_manifest", "count_leaks", "load_manifest", "rows_of", "split_manifest"],
     "metrics": [
         "apply_temperature",

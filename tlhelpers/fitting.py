@@ -236,12 +236,13 @@ def _fit_head(recipe, classifier, data):
     optimizer = recipes.build_head_optimizer(recipe, -(-len(inputs) // data.batch_size) * recipe.head_epochs)
     head.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
     clock = _Clock()
+    targets = np.tile(data.one_hot("train"), (len(recipe.looks), 1))
+    sizes = {"batch_size": data.batch_size}
     history = head.fit(
-        inputs,
-        np.tile(data.one_hot("train"), (len(recipe.looks), 1)),
-        validation_data=(extracted[0][0][rows["validation"]], data.one_hot("validation")),
-        batch_size=data.batch_size,
+        loaders.load_arrays(inputs, targets, shuffle=True, seed=data.seed, **sizes),
+        validation_data=loaders.load_arrays(extracted[0][0][rows["validation"]], data.one_hot("validation"), **sizes),
         epochs=recipe.head_epochs,
+        shuffle=False,  # the dataset shuffles itself
         verbose=0,
     ).history
     seconds, core_seconds = clock.read()

@@ -15,6 +15,7 @@ from tlhelpers import devices, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
+SHUFFLE_BYTES = 128 * 2**20  # of pictures that wait in a shuffle and are in no cache in memory
 ITERATORS_PER_EPOCH = 2  # Keras opens one when an epoch begins, and one when it ends
 
 
@@ -58,7 +59,8 @@ def load_dataset(
     """A dataset of images and class indices.
 
     Files are read, decoded and resized in parallel, in a fixed order. From the second epoch on they come from the
-    cache. Shuffling and augmentation follow `seed`: two runs see the same batches.
+    cache. Shuffling and augmentation follow `seed`: two runs see the same batches. Unless the cache is in memory, the
+    memory that this takes does not depend on how many images there are.
 
     Args:
         table: pandas.DataFrame with `path` and `target`, as from `split_manifest`.
@@ -89,7 +91,8 @@ def load_dataset(
         raise ValueError(f"augment is None or one of {sorted(AUGMENTATIONS)}. Received: augment={augment!r}")
     read_size = read_size if augment and read_size else image_size
     place = choose_cache(len(table), read_size) if cache == "auto" else cache
-    if shuffle and len(table) > SHUFFLE_BUFFER:  # class by class, a buffer would hold a few classes alone
+    buffer = _choose_buffer(len(table), read_size, place)
+    if shuffle and len(table) > buffer:  # class by class, a buffer would hold a few classes alone
         table = table.sample(frac=1, random_state=seed)
     paths = table["path"].to_numpy(dtype=str)
     targets = table["target"].to_numpy(dtype="int32")
@@ -98,7 +101,7 @@ def load_dataset(
     dataset = dataset.map(lambda path, target: (read_image(path, read_size), target), num_parallel_calls=cores)
     dataset = _cached(dataset, place)
     if shuffle:
-        dataset = dataset.shuffle(min(len(table), SHUFFLE_BUFFER), seed=seed)
+        dataset = dataset.shuffle(buffer, seed=seed)
     if augment:
         dataset = _augmented(dataset, image_size, seed, augment)
     if flipped:
@@ -106,11 +109,41 @@ def load_dataset(
     return dataset.batch(batch_size).map(_as_float).prefetch(tf.data.AUTOTUNE)
 
 
+def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=0):
+    """A dataset of arrays in memory, such as features and their classes: for a head that is trained in seconds.
+
+    What `fit` makes of arrays takes longer to start, in each epoch and again for validation, than a head takes to go
+    through a few thousand features; and here the order of every epoch follows `seed`.
+
+    Args:
+        x: array `(n, ...)`.
+        y: array `(n, ...)`.
+        batch_size: int, at least 1.
+        shuffle: bool. Whether each epoch has another order.
+        seed: int.
+
+    Returns:
+        tf.data.Dataset of `(x, y)`, both `(batch, ...)`, of the dtypes of the arrays.
+
+    Raises:
+        ValueError: when the arrays are empty, or of different length.
+    """
+    if not 0 < len(x) == len(y):
+        raise ValueError(f"Arrays of a dataset have one length, at least 1. Received: {len(x)} and {len(y)} rows")
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    if shuffle:
+        dataset = dataset.shuffle(len(x), seed=seed)
+    options = tf.data.Options()  # there is nothing to tune, and looking for it is what takes the time
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return dataset.batch(batch_size).with_options(options)
+
+
 def skip_epochs(data, count):
     """Brings training data to where so many epochs of `fit` leave them: to the order and the views that come next.
 
     Args:
-        data: tf.data.Dataset, as from `load_dataset`, or ViewBatches. Not yet used.
+        data: tf.data.Dataset, as from `load_dataset` or `load_arrays`, or ViewBatches. Not yet used.
         count: int.
     """
     if isinstance(data, tf.data.Dataset):
@@ -133,6 +166,12 @@ def choose_cache(count, image_size):
     """
     size = count * image_size * image_size * 3
     return "memory" if size < MEMORY_SHARE * psutil.virtual_memory().available else "disk"
+
+
+def _choose_buffer(count, image_size, place):
+    """How many of some images a shuffle holds: those of a cache in memory are held anyway."""
+    most = SHUFFLE_BUFFER if place == "memory" else min(SHUFFLE_BUFFER, SHUFFLE_BYTES // (image_size**2 * 3))
+    return max(1, min(count, most))
 
 
 def read_image(path, image_size):

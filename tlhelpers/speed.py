@@ -86,23 +86,45 @@ def summarise_benchmarks(measured):
         measured: dict. The JSON that `--benchmark-json` writes.
 
     Returns:
-        dict with `date`, `profile`, `pictures`, `hardware`, `versions`, and `measured`: a list of dict with `group`,
-        `name`, `seconds` (median, float) and what the benchmark has noted beside it, such as `images` (int) or
+        dict with `profile`, `pictures`, `hardware`, `versions`, and `measured`: a list of dict with `group`, `name`,
+        `date`, `seconds` (median, float) and what the benchmark has noted beside it, such as `images` (int) or
         `accuracy` (float).
     """
     profile = profiles.choose_profile("auto")
     rows = [
-        {"group": one["group"], "name": one["name"], "seconds": one["stats"]["median"], **one["extra_info"]}
+        {
+            "group": one["group"],
+            "name": one["name"],
+            "date": measured["datetime"][:10],
+            "seconds": one["stats"]["median"],
+            **one["extra_info"],
+        }
         for one in measured["benchmarks"]
     ]
     return {
-        "date": measured["datetime"][:10],
         "profile": profile.name,
         "pictures": studies.get_study("flowers", drawn=profile.drawn).pictures,
         "hardware": f"{devices.cpu_name()}, {devices.available_cores()} cores",
         "versions": records.package_versions(),
         "measured": rows,
     }
+
+
+def merge(recorded, speed):
+    """Measurements, and those of other groups that were made before on the same machine, pictures and versions.
+
+    Args:
+        recorded: dict. As from `summarise_benchmarks`, made before.
+        speed: dict. The same, made now. What it holds of a group stands for the whole group.
+
+    Returns:
+        dict like `speed`.
+    """
+    if any(recorded[name] != speed[name] for name in ("profile", "pictures", "hardware", "versions")):
+        return speed
+    groups = {one["group"] for one in speed["measured"]}
+    kept = [one for one in recorded["measured"] if one["group"] not in groups]
+    return speed | {"measured": kept + speed["measured"]}
 
 
 def load_speed():
@@ -156,10 +178,13 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     speed = summarise_benchmarks(json.loads(options.measured.read_text(encoding="utf-8")))
     if options.record:
-        files.write_text(_recorded(), json.dumps(records.rounded(speed), indent=1) + "\n")
+        kept = records.rounded(speed)
+        if _recorded().exists():
+            kept = merge(load_speed(), kept)
+        files.write_text(_recorded(), json.dumps(kept, indent=1) + "\n")
     table = speed_table(speed).to_string(index=False, float_format="{:.2f}".format)
     files.write_text(options.measured.with_name("table.txt"), table + "\n")
-    print(f"{speed['hardware']}, {speed['pictures']}, {speed['date']}\n{table}")
+    print(f"{speed['hardware']}, {speed['pictures']}\n{table}")
 
 
 def _recorded():

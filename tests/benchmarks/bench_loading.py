@@ -23,6 +23,15 @@ for rows in (table.head(64), table):  # the first is for what is only done once
         pass
 print(time.perf_counter() - started)
 """
+MEMORY = """
+import resource, sys
+import pandas as pd
+from tlhelpers import loaders
+rows = pd.read_csv(sys.argv[1])
+for _ in loaders.load_dataset(pd.concat([rows] * int(sys.argv[2])), 224, shuffle=True, cache="disk").repeat(2):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
 
 
 def count(dataset):
@@ -70,17 +79,30 @@ def test_later_pass(benchmark, rows):
     benchmark.extra_info["images"] = len(rows)
 
 
-@pytest.mark.benchmark(group="cores of the loader")
-@pytest.mark.parametrize("cores", [2**power for power in range(9) if 2**power <= devices.available_cores()])
-def test_cores(benchmark, rows, tmp_path, cores):
+@pytest.fixture
+def run_program(rows, tmp_path):
+    """Runs a program on the table of pictures, in a process of its own: the number it prints last."""
     rows.to_csv(tmp_path / "rows.csv", index=False)
-    chosen = ",".join(map(str, devices.list_cores()[:cores]))
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "rows.csv"), chosen]
 
-    def run():
+    def run(program, argument):
+        command = [sys.executable, "-c", program, str(tmp_path / "rows.csv"), str(argument)]
         finished = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
         return float(finished.stdout.split()[-1])
 
-    seconds = benchmark.pedantic(run, rounds=1)
+    return run
+
+
+@pytest.mark.benchmark(group="cores of the loader")
+@pytest.mark.parametrize("cores", [2**power for power in range(9) if 2**power <= devices.available_cores()])
+def test_cores(benchmark, rows, run_program, cores):
+    chosen = ",".join(map(str, devices.list_cores()[:cores]))
+    seconds = benchmark.pedantic(run_program, (PROGRAM, chosen))
     # its own seconds stand for those of the process, most of which goes into starting it
     benchmark.extra_info |= {"images": len(rows), "cores": cores, "seconds": seconds}
+
+
+@pytest.mark.benchmark(group="memory of the loader")
+@pytest.mark.parametrize("times", [1, 10])
+def test_memory(benchmark, rows, run_program, times):
+    held = benchmark.pedantic(run_program, (MEMORY, times))
+    benchmark.extra_info |= {"images": times * len(rows), "mebibytes": held / 2**20}

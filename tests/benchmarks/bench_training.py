@@ -9,7 +9,7 @@ EPOCHS = 10
 RATE = 1e-3
 STEPS_AT_ONCE = 16  # a step of a head takes less time than to ask for it
 FIRST_MOVING, FINE_TUNING_SIZE, READ_SIZE = "block_13", 160, 224
-FINE_TUNING_EPOCHS, FINE_TUNING_RATE, VIEWS = 8, 1e-4, 4
+FINE_TUNING_EPOCHS, FINE_TUNING_RATE, VIEWS = 16, 1e-4, 4
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -63,9 +63,12 @@ def fit_head(table, found, num_classes, *, seed=0):
     """Trains a head on features, as the usual loop trains it on images."""
     head = models.build_head(found.shape[1:], num_classes, hidden=0, dropout=0.2, seed=seed)
     parts = {part: (table["split"] == part).to_numpy() for part in ("train", "validation")}
-    data = {part: (found[rows], table["target"].to_numpy()[rows]) for part, rows in parts.items()}
+    data = {
+        part: loaders.load_arrays(found[rows], table["target"].to_numpy()[rows], shuffle=part == "train", seed=seed)
+        for part, rows in parts.items()
+    }
     compile_model(head, steps_per_execution=STEPS_AT_ONCE)
-    history = head.fit(*data["train"], validation_data=data["validation"], epochs=EPOCHS, verbose=0)
+    history = head.fit(data["train"], validation_data=data["validation"], epochs=EPOCHS, shuffle=False, verbose=0)
     return head, history.history
 
 

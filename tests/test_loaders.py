@@ -318,14 +318,13 @@ def test_arrays_of_no_or_of_different_length_are_refused(rows):
 
 
 HELD = """
-import resource, sys
-import pandas as pd
+import sys
+import pandas as pd, psutil
 from tlhelpers import loaders
 loaders.SHUFFLE_BYTES = 2**20
 rows = pd.concat([pd.read_csv(sys.argv[1])] * int(sys.argv[2]))
-for _ in loaders.load_dataset(rows, 128, shuffle=True, cache=sys.argv[3]):
-    pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+data = loaders.load_dataset(rows, 128, shuffle=True, cache=sys.argv[3])
+print(max(psutil.Process().memory_info().rss for _ in data) / 2**20)
 """
 
 

@@ -24,13 +24,12 @@ for rows in (table.head(64), table):  # the first is for what is only done once
 print(time.perf_counter() - started)
 """
 MEMORY = """
-import resource, sys
-import pandas as pd
+import sys
+import pandas as pd, psutil
 from tlhelpers import loaders
-rows = pd.read_csv(sys.argv[1])
-for _ in loaders.load_dataset(pd.concat([rows] * int(sys.argv[2])), 224, shuffle=True, cache="disk").repeat(2):
-    pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+rows = pd.concat([pd.read_csv(sys.argv[1])] * int(sys.argv[2]))
+data = loaders.load_dataset(rows, 224, shuffle=True, cache="disk").repeat(2)
+print(max(psutil.Process().memory_info().rss for _ in data))
 """
 
 
@@ -49,13 +48,13 @@ def rows(table):
 def test_bare_loop(benchmark, rows):
     paths = tf.data.Dataset.from_tensor_slices(rows["path"].to_numpy(dtype=str))
     read = paths.map(lambda path: loaders.read_image(path, SIZE), num_parallel_calls=devices.available_cores())
-    benchmark.pedantic(lambda: read.reduce(0, lambda done, _: done + 1).numpy(), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: read.reduce(0, lambda done, _: done + 1).numpy(), rounds=15, warmup_rounds=1)
     benchmark.extra_info["images"] = len(rows)
 
 
 @pytest.mark.benchmark(group="first pass of the loader")
 def test_first_pass(benchmark, rows):
-    benchmark.pedantic(lambda: count(loaders.load_dataset(rows, SIZE)), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: count(loaders.load_dataset(rows, SIZE)), rounds=15, warmup_rounds=1)
     benchmark.extra_info["images"] = len(rows)
 
 
@@ -68,14 +67,14 @@ def folder(rows, link_by_class, tmp_path_factory):
 @pytest.mark.benchmark(group="later passes")
 def test_keras_without_a_cache(benchmark, folder, rows):
     dataset = keras.utils.image_dataset_from_directory(folder, image_size=(SIZE, SIZE), seed=0, verbose=False)
-    benchmark.pedantic(lambda: count(dataset.prefetch(2)), rounds=3, warmup_rounds=1)
+    benchmark.pedantic(lambda: count(dataset.prefetch(2)), rounds=15, warmup_rounds=1)
     benchmark.extra_info["images"] = len(rows)
 
 
 @pytest.mark.benchmark(group="later passes")
 def test_later_pass(benchmark, rows):
     dataset = loaders.load_dataset(rows, SIZE, shuffle=True)
-    benchmark.pedantic(lambda: count(dataset), rounds=3, warmup_rounds=1)
+    benchmark.pedantic(lambda: count(dataset), rounds=15, warmup_rounds=1)
     benchmark.extra_info["images"] = len(rows)
 
 

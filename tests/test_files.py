@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,24 @@ def test_a_digest_of_files_knows_their_names_and_not_where_the_folder_lies(tmp_p
     assert digests[0] == digests[1] != digests[2]
     (tmp_path / "here" / "a").write_text("2")
     assert files.sha256_of_files([tmp_path / "here" / "a"], tmp_path / "here") != digests[0]
+
+
+def test_rests_of_killed_work_are_removed_when_nobody_can_be_at_it_any_more(tmp_path):
+    week = files.RESTS_KEPT_DAYS * 24 * 3600
+    for name, age in {".old.npy": week + 60, ".new.npy": week - 60, "tmpold": week + 60, "kept.npy": 2 * week}.items():
+        path = tmp_path / "features" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("something")
+        os.utime(path, (time.time() - age,) * 2)
+    folder = tmp_path / "decoded" / "tmpold"
+    folder.mkdir(parents=True)
+    (folder / "images.data").write_text("decoded")
+    os.utime(folder, (time.time() - week - 60,) * 2)
+    files.remove_rests(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == [".new.npy", "kept.npy"]
+    assert not folder.exists()
+
+
+def test_a_cache_that_does_not_exist_holds_no_rests(tmp_path):
+    files.remove_rests(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()

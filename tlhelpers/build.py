@@ -16,6 +16,7 @@ import yaml
 from tlhelpers import (
     checkpoints,
     execution,
+    files,
     freshness,
     manifest,
     profiles,
@@ -308,6 +309,7 @@ def main(arguments=None):
     recording.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
     options = vars(parser.parse_args(arguments))
     os.environ["TLHELPERS_QUIET"] = "1"
+    files.remove_rests(settings.home_folder())
     try:
         if options.pop("command") == "book":
             print(f"The site: {build_book(**options)}")

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from tlhelpers import settings
 
 CHUNK_BYTES = 1 << 20
+RESTS_KEPT_DAYS = 7  # longer than any work goes on without a new file
 
 
 def sha256_of(path):
@@ -96,6 +98,23 @@ def atomic_folder(path):
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_rests(folder):
+    """Removes what killed work has left in the folders of a cache: temporary files and folders a week old.
+
+    Args:
+        folder: Path. The cache; need not exist.
+    """
+    oldest = time.time() - RESTS_KEPT_DAYS * 24 * 3600
+    for rest in (*folder.glob("*/.*"), *folder.glob("*/tmp*")):
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed or renamed it
+            if rest.stat().st_mtime > oldest:
+                continue
+            if rest.is_dir():
+                shutil.rmtree(rest, ignore_errors=True)
+            else:
+                rest.unlink()
 
 
 def write_text(path, text):

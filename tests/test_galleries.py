@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_plotting import HEAT, IMAGES, NAMES, READABLE, Y_PROB, Y_TRUE
+from eight_pictures import HEAT, IMAGES, NAMES, READABLE, Y_PROB, Y_TRUE
 
 from tlhelpers import galleries, plotting
 

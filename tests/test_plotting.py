@@ -7,31 +7,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from eight_pictures import HEAT, IMAGES, NAMES, READABLE, Y_PROB, Y_TRUE
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from tlhelpers import galleries, metrics, plotting
 
-NAMES = ("daisy", "rose", "tulip")
 HISTORY = {
     "accuracy": [0.4, 0.6, 0.8],
     "val_accuracy": [0.3, 0.5, 0.55],
     "loss": [1.5, 1.0, 0.6],
     "val_loss": [1.6, 1.2, 1.1],
 }
-Y_TRUE = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-Y_PROB = np.array(
-    [
-        [0.9, 0.05, 0.05],
-        [0.7, 0.2, 0.1],
-        [0.2, 0.5, 0.3],
-        [0.1, 0.1, 0.8],
-        [0.1, 0.8, 0.1],
-        [0.3, 0.6, 0.1],
-        [0.6, 0.3, 0.1],
-        [0.0, 0.1, 0.9],
-    ]
-)
 COUNTS = [[2, 1, 1], [0, 2, 0], [1, 0, 1]]
 POINTS = pd.DataFrame(
     {
@@ -41,8 +28,6 @@ POINTS = pd.DataFrame(
         "half_width": [np.nan, np.nan, 0.02, 0.01],
     }
 )
-IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
-READABLE = 4.5
 GROWTH = pd.DataFrame(
     {
         "way": ["scratch", "scratch", "frozen", "frozen"],
@@ -57,8 +42,6 @@ COSTS = pd.DataFrame(
     index=["small", "large", "slow"],
 )
 POSITIONS = np.random.default_rng(1).normal(size=(8, 2))
-# No heat map, a warm corner, nothing warm.
-HEAT = [None, np.outer(np.linspace(0, 1, 6), np.linspace(0, 1, 6)), np.zeros((6, 6))]
 
 
 def metrics_by_model():

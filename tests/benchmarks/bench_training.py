@@ -113,6 +113,7 @@ def test_whole_network(benchmark, classifier, table):
         ).history
 
     measure(benchmark, fit, images=len(table))
+    benchmark.extra_info["epochs"] = FINE_TUNING_EPOCHS
 
 
 @pytest.mark.benchmark(group="partial fine-tuning")
@@ -134,4 +135,4 @@ def test_views_once(benchmark, classifier, table):
         ).history
 
     measure(benchmark, fit, images=len(table))
-    benchmark.extra_info["views"] = VIEWS
+    benchmark.extra_info |= {"epochs": FINE_TUNING_EPOCHS, "views": VIEWS}

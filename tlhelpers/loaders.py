@@ -60,7 +60,7 @@ def load_dataset(
 
     Files are read, decoded and resized in parallel, in a fixed order. From the second epoch on they come from the
     cache. Shuffling and augmentation follow `seed`: two runs see the same batches. Unless the cache is in memory, the
-    memory that this takes does not depend on how many images there are.
+    memory that this takes is bounded, however many images there are.
 
     Args:
         table: pandas.DataFrame with `path` and `target`, as from `split_manifest`.

@@ -84,10 +84,11 @@ def test_each_piece_has_a_process_of_its_own(tmp_path):
 
 
 SCRIPT = """
-import functools, subprocess, sys, time
+import functools, signal, subprocess, sys
 from tlhelpers import schedule
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background of a shell ignore
     command = [sys.executable, "-c", "import time; time.sleep(600)  # started by a piece of work"]
     schedule.run_all({"a": functools.partial(subprocess.run, command)}, {}, jobs=1, seconds={})
 """

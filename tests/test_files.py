@@ -183,18 +183,30 @@ def test_a_digest_of_files_knows_their_names_and_not_where_the_folder_lies(tmp_p
 
 def test_rests_of_killed_work_are_removed_when_nobody_can_be_at_it_any_more(tmp_path):
     week = files.RESTS_KEPT_DAYS * 24 * 3600
-    for name, age in {".old.npy": week + 60, ".new.npy": week - 60, "tmpold": week + 60, "kept.npy": 2 * week}.items():
+    ours = files.TEMPORARY
+    ages = {f"{ours}old.npy": week + 60, f"{ours}new.npy": week - 60, "kept.npy": 2 * week, ".gitignore": 2 * week}
+    for name, age in ages.items():
         path = tmp_path / "features" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("something")
         os.utime(path, (time.time() - age,) * 2)
-    folder = tmp_path / "decoded" / "tmpold"
+    folder = tmp_path / "decoded" / f"{ours}old"
     folder.mkdir(parents=True)
     (folder / "images.data").write_text("decoded")
     os.utime(folder, (time.time() - week - 60,) * 2)
     files.remove_rests(tmp_path)
-    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == [".new.npy", "kept.npy"]
+    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == [
+        ".gitignore",
+        f"{ours}new.npy",
+        "kept.npy",
+    ]
     assert not folder.exists()
+
+
+def test_what_is_not_finished_has_a_name_that_tells_it_from_the_files_of_others(tmp_path):
+    with files.atomic_file(tmp_path / "one.npy") as file, files.atomic_folder(tmp_path / "other") as folder:
+        assert file.name.startswith(files.TEMPORARY)
+        assert folder.name.startswith(files.TEMPORARY)
 
 
 def test_a_cache_that_does_not_exist_holds_no_rests(tmp_path):

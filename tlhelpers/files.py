@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from tlhelpers import settings
 
 CHUNK_BYTES = 1 << 20
+TEMPORARY = ".tlhelpers-"  # how names of temporary files and folders begin, so that their rests are known as ours
 RESTS_KEPT_DAYS = 7  # longer than any work goes on without a new file
 
 
@@ -63,7 +64,7 @@ def atomic_file(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix="".join(path.suffixes), dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix="".join(path.suffixes), dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -86,7 +87,7 @@ def atomic_folder(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     try:
         yield temporary
         temporary.chmod(0o755)
@@ -107,7 +108,7 @@ def remove_rests(folder):
         folder: Path. The cache; need not exist.
     """
     oldest = time.time() - RESTS_KEPT_DAYS * 24 * 3600
-    for rest in (*folder.glob("*/.*"), *folder.glob("*/tmp*")):
+    for rest in folder.glob(f"*/{TEMPORARY}*"):
         with contextlib.suppress(FileNotFoundError):  # another process has just removed or renamed it
             if rest.stat().st_mtime > oldest:
                 continue

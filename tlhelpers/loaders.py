@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tlhelpers import devices, settings
+from tlhelpers import devices, files, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
@@ -292,7 +292,7 @@ def _cached(dataset, place):
     # TensorFlow refuses a cache file that another run left unfinished or has open, so each dataset has its own.
     home = settings.home_folder() / "decoded"
     home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=home))
+    folder = Path(tempfile.mkdtemp(prefix=files.TEMPORARY, dir=home))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return dataset.cache(str(folder / "images"))
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tlhelpers import devices, loaders
 
 SIZE = 224
+ROUNDS = {"rounds": 15, "warmup_rounds": 1}
 PROGRAM = """
 import os, sys, time
 os.sched_setaffinity(0, list(map(int, sys.argv[2].split(","))))
@@ -48,13 +49,13 @@ def rows(table):
 def test_bare_loop(benchmark, rows):
     paths = tf.data.Dataset.from_tensor_slices(rows["path"].to_numpy(dtype=str))
     read = paths.map(lambda path: loaders.read_image(path, SIZE), num_parallel_calls=devices.available_cores())
-    benchmark.pedantic(lambda: read.reduce(0, lambda done, _: done + 1).numpy(), rounds=15, warmup_rounds=1)
+    benchmark.pedantic(lambda: read.reduce(0, lambda done, _: done + 1).numpy(), **ROUNDS)
     benchmark.extra_info["images"] = len(rows)
 
 
 @pytest.mark.benchmark(group="first pass of the loader")
 def test_first_pass(benchmark, rows):
-    benchmark.pedantic(lambda: count(loaders.load_dataset(rows, SIZE)), rounds=15, warmup_rounds=1)
+    benchmark.pedantic(lambda: count(loaders.load_dataset(rows, SIZE)), **ROUNDS)
     benchmark.extra_info["images"] = len(rows)
 
 
@@ -67,14 +68,14 @@ def folder(rows, link_by_class, tmp_path_factory):
 @pytest.mark.benchmark(group="later passes")
 def test_keras_without_a_cache(benchmark, folder, rows):
     dataset = keras.utils.image_dataset_from_directory(folder, image_size=(SIZE, SIZE), seed=0, verbose=False)
-    benchmark.pedantic(lambda: count(dataset.prefetch(2)), rounds=15, warmup_rounds=1)
+    benchmark.pedantic(lambda: count(dataset.prefetch(2)), **ROUNDS)
     benchmark.extra_info["images"] = len(rows)
 
 
 @pytest.mark.benchmark(group="later passes")
 def test_later_pass(benchmark, rows):
     dataset = loaders.load_dataset(rows, SIZE, shuffle=True)
-    benchmark.pedantic(lambda: count(dataset), rounds=15, warmup_rounds=1)
+    benchmark.pedantic(lambda: count(dataset), **ROUNDS)
     benchmark.extra_info["images"] = len(rows)
 
 

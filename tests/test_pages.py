@@ -381,7 +381,7 @@ def answers_of(place, act):
 
 def test_the_classifier_says_what_keras_says_about_every_picture(classifier, site):
     place = classifier()
-    assert len(place.page.workers) == 1  # the page goes on answering while models work
+    assert len(place.page.workers) == 3  # models work side by side, and the page goes on answering
     card = json.loads((site / "_static" / "exported" / "classifier.json").read_text(encoding="utf-8"))
     buttons = place.locator(".classifier-samples button").all()
     another = place.get_by_role("button", name="A new drawing")
@@ -392,6 +392,16 @@ def test_the_classifier_says_what_keras_says_about_every_picture(classifier, sit
         np.testing.assert_allclose(answers, list(picture["keras"].values()), rtol=0, atol=1e-3)
         assert place.locator(".classifier-truth").inner_text() == f"true: {picture['label']}"
     assert place.page.complaints == []
+
+
+@pytest.mark.parametrize("missing", ["frozen.tflite", "litert_wasm_compat_internal.wasm"])
+def test_a_file_that_does_not_come_is_named(visit, missing):
+    page = visit(CLASSIFIER)
+    page.route(f"**/{missing}", lambda route: route.fulfill(status=404))
+    place = page.locator(".flower-classifier")
+    place.get_by_role("button", name="Open the classifier").click()
+    place.get_by_text("The models could not be loaded").wait_for()
+    assert f"{missing} answers 404" in place.inner_text()
 
 
 def test_the_classifier_takes_a_photo_and_refuses_what_is_none(classifier, tmp_path):

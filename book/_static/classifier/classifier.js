@@ -25,25 +25,21 @@ function makeCanvas(side) {
   return [canvas, canvas.getContext("2d", { willReadFrequently: true })];
 }
 
-/* A file's bytes; `advance` hears of each part that has come. */
-async function fetchBytes(url, advance) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url} answers ${response.status}`);
-  const parts = [];
-  for (let reader = response.body.getReader(), part; !(part = await reader.read()).done; ) {
-    parts.push(part.value);
-    advance(part.value.length);
-  }
-  return new Uint8Array(await new Blob(parts).arrayBuffer());
+async function loadImage(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  return image;
 }
 
-/* The worker that holds the models: `ask` gives it a task and waits for its answer. */
-class Runtime {
-  constructor() {
-    this.waiting = new Map();
-    this.asked = 0;
+/* One exported model in a worker of its own, so that models work side by side: `ask` gives it a task and waits. */
+class ExportedModel {
+  /* `advance` hears of the bytes that have come. */
+  constructor({ name, file }, size, advance) {
+    Object.assign(this, { name, file, size, waiting: new Map(), asked: 0 });
     this.worker = new Worker(new URL("./worker.js", import.meta.url));
-    this.worker.addEventListener("message", ({ data: { id, answer, failure } }) => {
+    this.worker.addEventListener("message", ({ data: { id, bytes, answer, failure } }) => {
+      if (bytes) return advance(bytes);
       const { resolve, reject } = this.waiting.get(id);
       this.waiting.delete(id);
       if (failure === undefined) resolve(answer);
@@ -55,35 +51,26 @@ class Runtime {
     });
   }
 
-  ask(task, facts, moved = []) {
+  ask(task, facts) {
     const id = ++this.asked;
     const answered = new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
-    this.worker.postMessage({ id, task, ...facts }, moved); // what is moved need not be copied
+    this.worker.postMessage({ id, task, ...facts });
     return answered;
   }
 
-  async start(advance) {
-    const wasmBinary = await fetchBytes(`${RUNTIME}.wasm`, advance);
-    await this.ask("start", { program: `${RUNTIME}.js`, wasmBinary }, [wasmBinary.buffer]);
-  }
-}
-
-async function loadImage(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  return image;
-}
-
-/* One exported model: from the pixels of a picture to a probability for each class. */
-class ExportedModel {
-  constructor(name, number, runtime, size) {
-    Object.assign(this, { name, number, runtime, size });
+  /* The program that runs models, compiled. */
+  compile() {
+    return this.ask("compile", { url: `${RUNTIME}.wasm` });
   }
 
+  async load(compiled) {
+    await this.ask("fetch", { url: new URL(this.file, EXPORTED).href });
+    await this.ask("start", { program: `${RUNTIME}.js`, compiled: await compiled });
+  }
+
+  /* From the pixels of a picture to a probability for each class. */
   predict(pixels) {
-    const { number, size } = this;
-    return this.runtime.ask("predict", { number, pixels, size });
+    return this.ask("predict", { pixels, size: this.size });
   }
 
   /* How much confidence a class loses where a grey patch hides the picture: `size` x `size` values in 0..1. */
@@ -132,15 +119,9 @@ class Classifier {
     this.place.replaceChildren(this.status, this.progress);
     this.status.textContent = `Loading ${megabytes(this.card)} MB: the program that runs models, and the models.`;
     const advance = (bytes) => (this.progress.value = (this.progress.value || 0) + bytes);
-    const runtime = new Runtime();
-    const [, ...files] = await Promise.all([
-      runtime.start(advance),
-      ...this.card.models.map(({ file }) => fetchBytes(new URL(file, EXPORTED), advance)),
-    ]);
-    for (const [number, { name }] of this.card.models.entries()) {
-      await runtime.ask("load", { bytes: files[number] }, [files[number].buffer]);
-      this.models.push(new ExportedModel(name, number, runtime, this.size));
-    }
+    this.models = this.card.models.map((described) => new ExportedModel(described, this.size, advance));
+    const compiled = this.models[0].compile();
+    await Promise.all(this.models.map((model) => model.load(compiled)));
     this.layOut();
     await this.showSample(this.card.samples[0]);
   }
@@ -217,10 +198,7 @@ class Classifier {
     const turn = ++this.turn;
     const pixels = this.pixels();
     const started = performance.now();
-    const answers = [];
-    for (const model of this.models) {
-      answers.push(await model.predict(pixels));
-    }
+    const answers = await Promise.all(this.models.map((model) => model.predict(pixels)));
     if (turn !== this.turn) return;
     const milliseconds = performance.now() - started;
     this.answers = answers;
@@ -252,8 +230,8 @@ class Classifier {
   async showHeat() {
     const { turn } = this;
     const pixels = this.pixels();
-    for (const [number, model] of this.models.entries()) {
-      this.status.textContent = `Hiding parts of the picture from the model "${model.name}" ...`;
+    this.status.textContent = "Hiding parts of the picture from the models ...";
+    const search = async (model, number) => {
       const answer = this.answers[number];
       const best = answer.indexOf(Math.max(...answer));
       const heat = await model.occlude(pixels, best, answer[best]);
@@ -262,7 +240,9 @@ class Classifier {
       const result = this.results.children[number];
       result.querySelector("canvas")?.remove();
       result.append(this.drawHeat(heat, words));
-    }
+    };
+    await Promise.all(this.models.map(search));
+    if (turn !== this.turn) return;
     this.status.textContent = "Bright is where a grey patch costs the most confidence.";
   }
 

@@ -1,26 +1,47 @@
-/* Runs the exported models beside the page, which goes on answering while they work. */
+/* Fetches one exported model and runs it, beside the page, which goes on answering while it works. */
 const library = import("./litert.js");
-const models = [];
+let model;
+
+/* A file's bytes; `advance` hears of each part that has come. */
+async function fetchBytes(url, advance) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url} answers ${response.status}`);
+  const parts = [];
+  for (let reader = response.body.getReader(), part; !(part = await reader.read()).done; ) {
+    parts.push(part.value);
+    advance(part.value.length);
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
 
 const tasks = {
-  /* Starts the program that runs models, from its bytes. */
-  async start({ program, wasmBinary }) {
-    self.Module = { wasmBinary, print() {}, printErr() {} }; // it is told nothing that a reader could use
-    const { loadLiteRt } = await library;
-    await loadLiteRt(program);
+  /* The program that runs models, compiled, for the workers of all models. */
+  async compile({ url }, advance) {
+    return WebAssembly.compile(await fetchBytes(url, advance));
   },
 
-  /* Takes one model in, from its bytes. */
-  async load({ bytes }) {
-    const { loadAndCompile } = await library;
-    models.push(await loadAndCompile(bytes, { accelerator: "wasm" }));
+  /* Fetches the model. */
+  async fetch({ url }, advance) {
+    model = await fetchBytes(url, advance);
+  },
+
+  /* Starts the program, and makes it take the fetched model in. */
+  async start({ program, compiled }) {
+    const instantiateWasm = (imports, receive) => {
+      WebAssembly.instantiate(compiled, imports).then((instance) => receive(instance, compiled));
+      return {}; // the instance comes later
+    };
+    self.Module = { instantiateWasm, print() {}, printErr() {} }; // it prints nothing that a reader could use
+    const { loadLiteRt, loadAndCompile } = await library;
+    await loadLiteRt(program);
+    model = await loadAndCompile(model, { accelerator: "wasm" });
   },
 
   /* From the pixels of a picture to a probability for each class. */
-  async predict({ number, pixels, size }) {
+  async predict({ pixels, size }) {
     const { Tensor } = await library;
     const input = new Tensor(pixels, [1, size, size, 3]);
-    const [output] = await models[number].run(input);
+    const [output] = await model.run(input);
     const probabilities = Array.from(await output.data());
     input.delete();
     output.delete();
@@ -30,7 +51,7 @@ const tasks = {
 
 self.addEventListener("message", async ({ data: { id, task, ...facts } }) => {
   try {
-    self.postMessage({ id, answer: await tasks[task](facts) });
+    self.postMessage({ id, answer: await tasks[task](facts, (bytes) => self.postMessage({ bytes })) });
   } catch (error) {
     self.postMessage({ id, failure: String(error.message || error) });
   }

@@ -51,7 +51,7 @@ def test_layers_near_the_picture_get_a_smaller_share_of_the_rate():
 def first_steps(shares):
     """How far each of two weights moves in one step along the gradients 1 and 1000."""
     first, second = (keras.Variable([1.0], name=name) for name in ("first", "second"))
-    optimizer = recipes.DiscriminativeAdamW(0.01, {first.path: shares[0], second.path: shares[1]}, weight_decay=0.0)
+    optimizer = recipes.DiscriminativeAdam(0.01, {first.path: shares[0], second.path: shares[1]})
     optimizer.build([first, second])
     optimizer.apply([keras.ops.array([1.0]), keras.ops.array([1000.0])])
     return [1 - float(weight.numpy()[0]) for weight in (first, second)]
@@ -71,6 +71,13 @@ def test_an_optimiser_keeps_the_settings_of_its_recipe():
         replace(recipe, input_rate_share=0.5), 10, models.build_backbone(NETWORK, 32, weights=None)
     )
     assert slower.shares["Conv1/kernel"] == pytest.approx(0.5, rel=0.01)
+
+
+def test_no_decay_leaves_nothing_to_compute():
+    recipe = recipes.get_recipe("full")
+    assert recipe.weight_decay == 0
+    assert recipes.build_optimizer(recipe, 10).weight_decay is None
+    assert recipes.build_head_optimizer(replace(recipe, unfrozen=None), 10).weight_decay is None
 
 
 def test_the_statistics_of_a_network_from_scratch_have_a_short_memory():

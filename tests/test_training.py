@@ -120,6 +120,43 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_likely_causes
     assert not (tmp_path / "state").exists()  # nothing to go on from
 
 
+class Counted(keras.layers.Layer):
+    """Passes its input on, and counts how often it is traced for training."""
+
+    traces = 0
+
+    def call(self, inputs, training=None):
+        """Counts."""
+        self.traces += bool(training)
+        return inputs
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_step_is_traced_once(tmp_path, sparse):
+    counted = Counted()
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), counted])
+    kind = keras.losses.SparseCategoricalCrossentropy if sparse else keras.losses.CategoricalCrossentropy
+    model.compile("adam", kind(from_logits=True), metrics=["accuracy"])
+    targets = np.arange(12) % 3
+    inputs = np.eye(4, dtype="float32")[targets]
+    told = targets if sparse else np.eye(3)[targets]
+    history = model.fit(inputs, told, epochs=3, verbose=0, callbacks=[training.Resume(tmp_path / "state")]).history
+    assert counted.traces == 1
+    accuracy = (training.predict_probabilities(model, inputs).argmax(axis=1) == targets).mean()
+    again = model.evaluate(inputs, told, verbose=0, return_dict=True)["accuracy"]
+    assert again == pytest.approx(accuracy)  # the right kind of accuracy, of these examples alone
+    assert len(history["accuracy"]) == 3
+
+
+def test_a_network_with_several_outputs_is_trained_all_the_same(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, {name: keras.layers.Dense(1, name=name)(inputs) for name in ("one", "other")})
+    model.compile("adam", {"one": "mse", "other": "mse"})
+    resume = training.Resume(tmp_path / "state")
+    model.fit(np.eye(4), {"one": np.ones(4), "other": np.zeros(4)}, verbose=0, callbacks=[resume])
+    assert np.isfinite(resume.history["loss"]).all()
+
+
 def test_an_undisturbed_fit_has_the_history_keras_keeps(undisturbed):
     model, resume = undisturbed
     assert set(resume.history) == {"accuracy", "loss", "val_accuracy", "val_loss"}

@@ -265,8 +265,7 @@ def _fit(recipe, model, data, backbone, resume_folder):
     if resume_folder:
         resume = training.Resume(resume_folder, data=train, early_stopping=stop)
     clock = _Clock()
-    optimizer.build(model.trainable_variables)  # `fit` traces its step twice when a variable is made on the way:
-    model.evaluate(validation, steps=1, verbose=0)  # this makes those of the metrics
+    training.make_variables(model)
     history = model.fit(
         train,
         validation_data=validation,

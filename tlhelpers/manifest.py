@@ -1,7 +1,7 @@
 """One row per image: path, label, hash, verdict, duplicate group; and the splits made from them."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import imagehash
@@ -325,16 +325,22 @@ def _careful_split(usable, study, seed):
             f"Received: {groups.min()} of {groups.idxmin()!r}"
         )
     target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED)
-    rest, fold = list(folds.split(target, target, group))[seed]
+    fold = _share_out(tuple(target), tuple(group), FOLDS, SPLIT_SEED)[seed]
+    rest = np.setdiff1d(np.arange(len(usable)), fold)
     parts = round(len(rest) / (VALIDATION_SHARE * len(usable)))
     parts = min(parts, np.bincount(target[rest]).max())  # a few images per class give no eight parts
-    inner = StratifiedGroupKFold(parts, shuffle=True, random_state=SPLIT_SEED + seed)
-    _, validation = next(inner.split(target[rest], target[rest], group[rest]))
+    validation = _share_out(tuple(target[rest]), tuple(group[rest]), parts, SPLIT_SEED + seed)[0]
     split = np.full(len(usable), _other_part(study), dtype=object)
     split[fold] = study.fold_part
     split[rest[validation]] = "validation"
     return split
+
+
+@lru_cache(maxsize=2 * FOLDS)
+def _share_out(target, group, parts, seed):
+    """The rows of each of several parts in which the classes have equal shares and groups stay together."""
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    return [fold for _, fold in folds.split(target, target, group)]
 
 
 def _official_split(usable, study, protocol, seed):

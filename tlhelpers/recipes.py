@@ -118,13 +118,13 @@ RECIPES = {
 }
 
 
-class DiscriminativeAdamW(keras.optimizers.AdamW):
-    """AdamW that lets some weights take smaller steps than others.
+class DiscriminativeAdam(keras.optimizers.Adam):
+    """Adam that lets some weights take smaller steps than others.
 
     Args:
         learning_rate: float or schedule.
         shares: dict from the path of a weight to its share of the learning rate; 1 where it has none.
-        **options: as for `keras.optimizers.AdamW`.
+        **options: as for `keras.optimizers.Adam`; with a `weight_decay` it is AdamW.
     """
 
     def __init__(self, learning_rate, shares=None, **options):
@@ -213,11 +213,11 @@ def build_optimizer(recipe, steps_per_epoch, backbone=None):
     """
     steps = steps_per_epoch * recipe.epochs
     schedule = warm_up_and_decay(recipe.rate, steps, round(steps_per_epoch * recipe.warm_up))
-    options = {"weight_decay": recipe.weight_decay}
+    options = {"weight_decay": _weight_decay(recipe)}
     if recipe.ema is not None:
         options |= {"use_ema": True, "ema_momentum": recipe.ema}
     shares = rate_shares(backbone, recipe.input_rate_share) if recipe.input_rate_share < 1 else {}
-    return DiscriminativeAdamW(schedule, shares, **options)
+    return DiscriminativeAdam(schedule, shares, **options)
 
 
 def build_head_optimizer(recipe, steps):
@@ -233,7 +233,12 @@ def build_head_optimizer(recipe, steps):
     if recipe.unfrozen is not None:
         return keras.optimizers.Adam(recipe.head_rate)
     schedule = keras.optimizers.schedules.CosineDecay(recipe.head_rate, steps)
-    return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    return keras.optimizers.Adam(schedule, weight_decay=_weight_decay(recipe))
+
+
+def _weight_decay(recipe):
+    """None where there is none: Keras puts even a decay of 0.0, and the schedule, into the graph for each weight."""
+    return recipe.weight_decay or None
 
 
 def build_loss(recipe):

@@ -64,6 +64,23 @@ def saved_class_names(path):
     return json.loads(names.read_text(encoding="utf-8"))["class_names"] if names.is_file() else None
 
 
+def make_variables(model):
+    """Makes the variables that the first training step would make: `fit` traces a step twice that makes some.
+
+    To trace a step of a large network takes as long as some epochs of a small set.
+
+    Args:
+        model: keras.Model, compiled. The metrics of one with several outputs are left to the first step.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    if len(model.outputs) == 1:
+        prediction = keras.ops.zeros((1, *model.output_shape[1:]))
+        sparse = isinstance(model.loss, keras.losses.SparseCategoricalCrossentropy)
+        model.compute_metrics(None, keras.ops.zeros(1) if sparse else prediction, prediction)
+        model.reset_metrics()
+
+
 def fit_in_memory(fit, batch_size):
     """Trains with batches half as large, and half again, until they fit into the memory of the device.
 
@@ -93,7 +110,8 @@ class Resume(keras.callbacks.Callback):
 
     A state is kept whole or not at all, and one that another model or optimiser left is not taken up.
     Pass it as the last callback; after `fit`, `history` holds every epoch, those before the interruption too,
-    `seconds` the time spent in all of them, and `core_seconds` how long cores have worked on them.
+    `seconds` the time spent in all of them, and `core_seconds` how long cores have worked on them. What has to be
+    traced is traced once, see `make_variables`.
 
     Args:
         folder: Path. Where the state is kept while training runs; it is gone when training has finished.
@@ -113,7 +131,8 @@ class Resume(keras.callbacks.Callback):
         self._state_path = self.folder / "state.json"
 
     def on_train_begin(self, logs=None):
-        """Takes up what an interrupted run left."""
+        """Makes all variables, and takes up what an interrupted run left in them."""
+        make_variables(self.model)
         self._fingerprint = _fingerprint(self.model)
         state = json.loads(self._state_path.read_text(encoding="utf-8")) if self._state_path.is_file() else {}
         if state.get("fingerprint") == self._fingerprint:
@@ -184,8 +203,6 @@ class Resume(keras.callbacks.Callback):
         return {name: getattr(stop, name) for name in STOPPING}
 
     def _restore(self, state):
-        if not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)
         self.model.load_weights(self._weights_path(state["epoch"]))
         for variable, value in zip(_chance(self.model), state["chance"], strict=True):
             variable.assign(value)

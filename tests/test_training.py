@@ -148,6 +148,16 @@ def test_a_step_is_traced_once(tmp_path, sparse):
     assert len(history["accuracy"]) == 3
 
 
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy])
+def test_accuracy_is_of_the_kind_of_the_targets_whatever_the_loss_is_called(tmp_path, loss):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Softmax()])
+    model.compile("sgd", loss, metrics=["accuracy"])
+    targets = np.arange(12) % 3
+    resume = training.Resume(tmp_path / "state")
+    model.fit(9 * np.eye(3)[targets], targets, verbose=0, callbacks=[resume])
+    assert resume.history["accuracy"] == [1.0]
+
+
 def test_a_network_with_several_outputs_is_trained_all_the_same(tmp_path):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, {name: keras.layers.Dense(1, name=name)(inputs) for name in ("one", "other")})

@@ -70,13 +70,14 @@ def make_variables(model):
     To trace a step of a large network takes as long as some epochs of a small set.
 
     Args:
-        model: keras.Model, compiled. The metrics of one with several outputs are left to the first step.
+        model: keras.Model, compiled. Metrics are left to the first step where the loss does not tell what its targets
+            look like: which accuracy Keras takes depends on them.
     """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    if len(model.outputs) == 1:
+    sparse = isinstance(model.loss, keras.losses.SparseCategoricalCrossentropy)
+    if sparse or isinstance(model.loss, keras.losses.CategoricalCrossentropy):
         prediction = keras.ops.zeros((1, *model.output_shape[1:]))
-        sparse = isinstance(model.loss, keras.losses.SparseCategoricalCrossentropy)
         model.compute_metrics(None, keras.ops.zeros(1) if sparse else prediction, prediction)
         model.reset_metrics()
 

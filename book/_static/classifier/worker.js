@@ -1,6 +1,6 @@
 /* Fetches one exported model and runs it, beside the page, which goes on answering while it works. */
 const library = import("./litert.js");
-let model;
+let model; // its bytes at first, then what answers
 
 /* A file's bytes; `advance` hears of each part that has come. */
 async function fetchBytes(url, advance) {
@@ -27,10 +27,7 @@ const tasks = {
 
   /* Starts the program, and makes it take the fetched model in. */
   async start({ program, compiled }) {
-    const instantiateWasm = (imports, receive) => {
-      WebAssembly.instantiate(compiled, imports).then((instance) => receive(instance, compiled));
-      return {}; // the instance comes later
-    };
+    const instantiateWasm = (imports, receive) => receive(new WebAssembly.Instance(compiled, imports), compiled);
     self.Module = { instantiateWasm, print() {}, printErr() {} }; // it prints nothing that a reader could use
     const { loadLiteRt, loadAndCompile } = await library;
     await loadLiteRt(program);

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tlhelpers import models, recipes
 
@@ -60,6 +62,38 @@ def first_steps(shares):
 def test_a_weight_moves_by_its_share_of_the_rate():
     assert first_steps([1.0, 1.0]) == pytest.approx([0.01, 0.01], rel=1e-4)
     assert first_steps([0.1, 1.0]) == pytest.approx([0.001, 0.01], rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"clipnorm": 0.5}])
+def test_steps_of_equal_shares_are_those_of_keras(options):
+    ends = []
+    for optimizer in (keras.optimizers.Adam, recipes.DiscriminativeAdam):
+        weight, generator = keras.Variable(np.linspace(-1, 1, 12).reshape(3, 4)), np.random.default_rng(0)
+        chosen = optimizer(recipes.warm_up_and_decay(0.1, 5, 2), **options)
+        chosen.build([weight])
+        for _ in range(5):
+            chosen.apply([keras.ops.array(generator.normal(size=(3, 4)), "float32")])
+        ends.append(weight.numpy())
+    assert ends[1] == pytest.approx(ends[0], abs=1e-6)
+    assert abs(ends[0] - np.linspace(-1, 1, 12).reshape(3, 4)).min() > 1e-3
+
+
+def test_amsgrad_is_refused_and_not_ignored():
+    with pytest.raises(ValueError, match=r"no amsgrad.*Received: amsgrad=True"):
+        recipes.DiscriminativeAdam(0.01, amsgrad=True)
+
+
+def operations_of_a_step(weights):
+    """How many operations the graph of a step has."""
+    weights = [keras.Variable(np.ones((3, 4)), name=f"weight_{index}") for index in range(weights)]
+    optimizer = recipes.DiscriminativeAdam(0.01)
+    optimizer.build(weights)
+    step = tf.function(lambda: optimizer.apply([keras.ops.ones((3, 4)) for _ in weights]))
+    return len(step.get_concrete_function().graph.get_operations())
+
+
+def test_another_weight_makes_a_step_a_few_operations_longer():
+    assert (operations_of_a_step(20) - operations_of_a_step(10)) / 10 <= 15
 
 
 def test_an_optimiser_keeps_the_settings_of_its_recipe():

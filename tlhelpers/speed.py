@@ -42,10 +42,17 @@ COMPARISONS = (
         6.0,
     ),
     Comparison(
-        "partial fine-tuning",
-        "test_whole_network",
-        "test_views_once",
-        "the last blocks: a few views once, against the whole network in each epoch",
+        "fine-tuning the last layers",
+        "test_whole_network[layers]",
+        "test_views_once[layers]",
+        "the last six layers: a few views once, against the whole network in each epoch",
+        2.0,
+    ),
+    Comparison(
+        "fine-tuning the last blocks",
+        "test_whole_network[blocks]",
+        "test_views_once[blocks]",
+        "the last blocks: the same, where more moves",
         2.0,
     ),
     Comparison(

@@ -3,12 +3,13 @@
 import keras
 import pytest
 
-from tlhelpers import features, loaders, manifest, models
+from tlhelpers import devices, features, loaders, manifest, models
 
 EPOCHS = 10
 RATE = 1e-3
 STEPS_AT_ONCE = 16  # a step of a head takes less time than to ask for it
-FIRST_MOVING, FINE_TUNING_SIZE, READ_SIZE = "block_13", 160, 224
+MOVING = {"layers": {"last": 6}, "blocks": {"from_block": "block_13"}}  # what the source lets move, and more
+FINE_TUNING_SIZE, READ_SIZE = 160, 224
 FINE_TUNING_EPOCHS, FINE_TUNING_RATE, VIEWS = 16, 1e-4, 4
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -16,6 +17,16 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 def compile_model(model, rate=RATE, **options):
     model.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], **options)
     return model
+
+
+def steps_of(table):
+    """The steps of an epoch."""
+    return -(-len(table) // devices.CPU_BATCH_SIZE)
+
+
+def compile_moving(model, count):
+    """A rate that falls to zero, as in the book: one that stays leaves the last accuracy to chance."""
+    return compile_model(model, keras.optimizers.schedules.CosineDecay(FINE_TUNING_RATE, FINE_TUNING_EPOCHS * count))
 
 
 def measure(benchmark, train, *, images, rounds=1, setup=None):
@@ -87,20 +98,20 @@ def test_one_more_head(benchmark, load_backbone, table, study, size):
     measure(benchmark, lambda: fit_head(table, found, study.num_classes, seed=1)[1], images=len(table), rounds=3)
 
 
-@pytest.fixture
-def classifier(load_backbone, table, study):
-    """A backbone whose last blocks move, with a head that is trained."""
+@pytest.fixture(params=MOVING)
+def classifier(benchmark, load_backbone, table, study, request):
+    """A backbone of which the last part moves, with a head that is trained."""
+    benchmark.group = f"fine-tuning the last {request.param}"
     backbone = load_backbone(FINE_TUNING_SIZE)
     found, _ = features.extract_features(models.pooled(backbone), table, FINE_TUNING_SIZE)
     head, _ = fit_head(table, found, study.num_classes)
-    models.unfreeze(backbone, from_block=FIRST_MOVING)
+    models.unfreeze(backbone, **MOVING[request.param])
     return backbone, head
 
 
-@pytest.mark.benchmark(group="partial fine-tuning")
 def test_whole_network(benchmark, classifier, table):
     train, validation = (manifest.rows_of(table, part) for part in ("train", "validation"))
-    model = compile_model(models.connect(*classifier), FINE_TUNING_RATE)
+    model = compile_moving(models.connect(*classifier), steps_of(train))
 
     def fit():
         options = {"shuffle": True, "augment": "strong", "read_size": READ_SIZE}
@@ -116,12 +127,11 @@ def test_whole_network(benchmark, classifier, table):
     benchmark.extra_info["epochs"] = FINE_TUNING_EPOCHS
 
 
-@pytest.mark.benchmark(group="partial fine-tuning")
 def test_views_once(benchmark, classifier, table):
     train, validation = (manifest.rows_of(table, part) for part in ("train", "validation"))
     backbone, head = classifier
     beginning, rest = models.split_backbone(backbone)
-    model = compile_model(models.connect(rest, head), FINE_TUNING_RATE)
+    model = compile_moving(models.connect(rest, head), steps_of(train))
 
     def fit():
         views, _ = features.extract_views(beginning, train, FINE_TUNING_SIZE, count=VIEWS, read_size=READ_SIZE)

@@ -68,7 +68,7 @@ class ExportedModel {
     await this.ask("start", { program: `${RUNTIME}.js`, compiled: await compiled });
   }
 
-  /* From the pixels of a picture to a probability for each class. */
+  /* From the pixels of a picture, whole numbers in 0..255, to a probability for each class. */
   predict(pixels) {
     return this.ask("predict", { pixels, size: this.size });
   }
@@ -174,18 +174,20 @@ class Classifier {
     }
   }
 
+  /* Lets the models see a picture, and shows it with what they say: to lay the page out once leaves them more time. */
   async show(image, words, sample) {
     this.paints.hidden = true;
     this.inputContext.imageSmoothingQuality = "high";
     this.inputContext.drawImage(image, 0, 0, this.size, this.size); // squeezed to a square, as in training
-    this.viewContext.drawImage(image, 0, 0, VIEW, VIEW);
-    this.truth.textContent = words;
-    await this.classify(sample);
+    await this.classify(sample, () => {
+      this.viewContext.drawImage(image, 0, 0, VIEW, VIEW);
+      this.truth.textContent = words;
+    });
   }
 
   pixels() {
     const { data } = this.inputContext.getImageData(0, 0, this.size, this.size);
-    const pixels = new Float32Array((data.length / 4) * 3);
+    const pixels = new Uint8Array((data.length / 4) * 3);
     for (let from = 0, to = 0; from < data.length; from += 4) {
       pixels[to++] = data[from];
       pixels[to++] = data[from + 1];
@@ -194,13 +196,15 @@ class Classifier {
     return pixels;
   }
 
-  async classify(sample) {
+  /* `reveal` is called before the answers are shown, unless another picture has come. */
+  async classify(sample, reveal) {
     const turn = ++this.turn;
     const pixels = this.pixels();
     const started = performance.now();
     const answers = await Promise.all(this.models.map((model) => model.predict(pixels)));
     if (turn !== this.turn) return;
     const milliseconds = performance.now() - started;
+    reveal?.();
     this.answers = answers;
     this.results.replaceChildren(...answers.map((answer, number) => this.tabulate(number, answer)));
     let words = `Three predictions in ${milliseconds.toFixed(0)} ms.`;

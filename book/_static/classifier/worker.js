@@ -37,7 +37,7 @@ const tasks = {
   /* From the pixels of a picture to a probability for each class. */
   async predict({ pixels, size }) {
     const { Tensor } = await library;
-    const input = new Tensor(pixels, [1, size, size, 3]);
+    const input = new Tensor(new Float32Array(pixels), [1, size, size, 3]);
     const [output] = await model.run(input);
     const probabilities = Array.from(await output.data());
     input.delete();

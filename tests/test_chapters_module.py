@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from builders import draw_flower, encode
 
-from tlhelpers import chapters, devices, drawings, manifest, profiles, settings, sources, studies, summaries
+from tlhelpers import chapters, devices, drawings, manifest, profiles, settings, sources, splits, studies, summaries
 
 INFO = "application/papermill.record/text/plain"
 
@@ -114,7 +114,7 @@ def test_the_device_and_then_the_environment_choose_the_profile_of_auto(monkeypa
     assert chapters.begin_chapter("flowers").profile.name == "smoke"
 
 
-@pytest.mark.parametrize("protocol", manifest.PROTOCOLS)
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_the_images_of_a_pocket_chapter_are_drawn_and_no_archive_is_looked_for(mirror, drawn, protocol):
     chapter = begin(profile="pocket", protocol=protocol)
     unreadable = chapter.manifest["verdict"].isin(["empty", "truncated", "not_an_image"])
@@ -134,17 +134,17 @@ def test_opening_a_chapter_seeds_and_styles():
 
 
 @pytest.mark.parametrize(
-    ("protocol", "splits"), [("careful", {"train", "validation", "test"}), ("published", {"train", "test"})]
+    ("protocol", "expected"), [("careful", {"train", "validation", "test"}), ("published", {"train", "test"})]
 )
-def test_the_images_of_a_mirror_are_split(mirror, protocol, splits):
+def test_the_images_of_a_mirror_are_split(mirror, protocol, expected):
     chapter = begin(protocol=protocol)
-    assert set(chapter.table["split"]) == splits
+    assert set(chapter.table["split"]) == expected
     assert len(chapter.table) == len(chapter.manifest) == 40
-    parts = {split: chapter.rows(split) for split in splits}
+    parts = {split: chapter.rows(split) for split in expected}
     assert sum(len(part) for part in parts.values()) == 40
     assert len(set().union(*(part["path"] for part in parts.values()))) == 40
     assert len(parts["test"]) == 8
-    assert manifest.count_leaks(chapter.table) == 0
+    assert splits.count_leaks(chapter.table) == 0
     assert len(chapter.rows("validation")) > 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlhelpers import drawings, experiments, fitting, manifest, recipes, records, settings, studies
+from tlhelpers import drawings, experiments, fitting, recipes, records, settings, splits, studies
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
 
@@ -59,7 +59,7 @@ def test_what_is_still_being_chosen_never_sees_a_test_image():
     test = set(whole.loc[whole["split"] == "test", "path"])
     validation = set(whole.loc[whole["split"] == "validation", "path"])
     assert set(chosen["path"]).isdisjoint(test)
-    assert set(manifest.rows_of(chosen, "test")["path"]) == validation
+    assert set(splits.rows_of(chosen, "test")["path"]) == validation
 
 
 def test_an_unknown_part_is_an_error():
@@ -137,7 +137,7 @@ np.save(sys.argv[3], (looks[0] + looks[1]) / 2)
 def test_the_saved_model_gives_the_recorded_predictions_in_a_new_process(finished, tmp_path):
     done, path = finished
     record = records.load_record(path)
-    paths = manifest.rows_of(table_of(), "test")["path"]
+    paths = splits.rows_of(table_of(), "test")["path"]
     (tmp_path / "paths").write_text("\n".join(paths))
     model = settings.models_folder(done.profile) / f"{done.name}.keras"
     command = [sys.executable, "-c", STANDALONE, str(model), str(tmp_path / "paths"), str(tmp_path / "prob.npy")]

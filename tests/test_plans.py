@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tlhelpers import claims, manifest, plans, profiles, recipes, sweeps
+from tlhelpers import claims, plans, profiles, recipes, splits, sweeps
 
 PLANS = {name: plan for name, (plan, _) in sweeps.SWEEPS.items()}
 
@@ -32,7 +32,7 @@ def test_the_recorded_models_are_those_of_the_careful_study():
         assert (experiment.network, experiment.recipe) == (network, recipes.get_recipe(strategy))
         folds.setdefault(f"{network}-{strategy}", []).append(seed)
     few = {"efficientnetv2b0-full": [0, 1, 2], "mobilenetv2_100-scratch": [0, 1, 2]}
-    assert folds == {model: list(range(manifest.FOLDS)) for model in folds} | few
+    assert folds == {model: list(range(splits.FOLDS)) for model in folds} | few
 
 
 def test_the_case_studies_are_trained_with_the_recipes_of_the_flowers_on_photographs():

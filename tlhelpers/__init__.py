@@ -34,7 +34,7 @@ PUBLIC = {
     ],
     "features": ["ViewBatches", "extract_elsewhere", "extract_features", "extract_views"],
     "loaders": ["augment_image", "load_arrays", "load_dataset", "read_images"],
-    "manifest": ["build_manifest", "count_leaks", "load_manifest", "rows_of", "split_manifest"],
+    "manifest": ["build_manifest", "load_manifest"],
     "metrics": [
         "apply_temperature",
         "bootstrap_difference",
@@ -96,6 +96,7 @@ PUBLIC = {
     "settings": ["exports_folder", "pocket_folder"],
     "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
     "speed": ["load_speed", "speed_table"],
+    "splits": ["count_leaks", "rows_of", "split_manifest"],
     "studies": ["describe_folder", "get_study", "published_model", "published_numbers", "quote"],
     "sweeps": ["load_sweep"],
     "summaries": [

@@ -18,12 +18,12 @@ from tlhelpers import (
     execution,
     files,
     freshness,
-    manifest,
     profiles,
     records,
     schedule,
     settings,
     sources,
+    splits,
     staging,
     studies,
 )
@@ -117,7 +117,7 @@ def build_book(
         MissingDataError: when no source has the images; the message names the ways to provide them.
     """
     chosen = profiles.choose_profile(profile)
-    manifest.check_protocol(protocol, seed)
+    splits.check_protocol(protocol, seed)
     jobs = schedule.choose_jobs(jobs)
     if repository:
         staging.check_repository(repository)
@@ -270,7 +270,7 @@ def make_records(*, profile, protocol, seeds, only=None, folder=None):
     chapters = _select([chapter for _, chapter in planned], only)
     for seed, ((study, chapter), models) in itertools.product(seeds, planned.items()):
         if chapter in chapters:
-            manifest.check_protocol(protocol, seed)
+            splits.check_protocol(protocol, seed)
             found = records.load_records(study, folder=folder, protocol=protocol)
             if {record.model for record in found if record.seed == seed} >= set(models):
                 print(f"{chapter}, {protocol}, seed {seed}: recorded before")
@@ -290,7 +290,7 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     book = commands.add_parser("book", help="execute every chapter and build the site")
     book.add_argument("--profile", default="auto", choices=["auto", *profiles.PROFILES])
-    book.add_argument("--protocol", default="careful", choices=manifest.PROTOCOLS)
+    book.add_argument("--protocol", default="careful", choices=splits.PROTOCOLS)
     book.add_argument("--seed", type=int, default=0)
     book.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
     book.add_argument("--jobs", type=int, help="chapters at once (default: what cores and memory allow)")
@@ -304,7 +304,7 @@ def main(arguments=None):
     book.add_argument("--repository", help="owner/name on GitHub, for links to notebook services")
     recording = commands.add_parser("records", help="train the recorded runs")
     recording.add_argument("--profile", default="full", choices=["full", "pocket"])
-    recording.add_argument("--protocol", default="published", choices=manifest.PROTOCOLS)
+    recording.add_argument("--protocol", default="published", choices=splits.PROTOCOLS)
     recording.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     recording.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
     options = vars(parser.parse_args(arguments))

@@ -16,6 +16,7 @@ from tlhelpers import (
     profiles,
     records,
     settings,
+    splits,
     studies,
     summaries,
     sweeps,
@@ -67,15 +68,15 @@ class Chapter:
 
     @cached_property
     def table(self):
-        """The usable images with their split: see `manifest.split_manifest`."""
-        table = manifest.split_manifest(self.manifest, self.study, protocol=self.protocol, seed=self.seed)
+        """The usable images with their split: see `splits.split_manifest`."""
+        table = splits.split_manifest(self.manifest, self.study, protocol=self.protocol, seed=self.seed)
         if self.per_class is None:
             return table
-        return manifest.limit_per_class(table, self.per_class, seed=self.seed).reset_index(drop=True)
+        return splits.limit_per_class(table, self.per_class, seed=self.seed).reset_index(drop=True)
 
     def rows(self, split):
-        """The images of one split: see `manifest.rows_of`."""
-        return manifest.rows_of(self.table, split)
+        """The images of one split: see `splits.rows_of`."""
+        return splits.rows_of(self.table, split)
 
     def by_split(self, values):
         """Cuts values that stand row by row as `table` into the splits.
@@ -87,7 +88,7 @@ class Chapter:
             dict from `"train"`, `"validation"` and `"test"` to an array.
         """
         values = np.asanyarray(values)
-        return {split: values[self.rows(split).index] for split in manifest.SPLITS}
+        return {split: values[self.rows(split).index] for split in splits.SPLITS}
 
     def resume_folder(self, name):
         """Where an interrupted training called `name` keeps its state."""
@@ -306,7 +307,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
     chosen_profile = profiles.choose_profile(profile)
     if not isinstance(study, studies.Study):
         study = studies.get_study(study, drawn=chosen_profile.drawn)
-    manifest.check_protocol(protocol, seed)
+    splits.check_protocol(protocol, seed)
     plotting.use_book_style()
     return Chapter(study, chosen_profile, devices.prepare_device(seed), protocol, seed, per_class)
 

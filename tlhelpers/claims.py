@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import manifest, queries, records, settings, studies, sweeps
+from tlhelpers import queries, records, settings, splits, studies, sweeps
 from tlhelpers.exercises import HIGHEST_TRAINING, LOWEST_VALIDATION
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
@@ -121,7 +121,7 @@ def decide_claim(claim, study, runs):
 def _check_arguments(study, protocol, runs):
     if study not in CLAIMS:
         raise ValueError(f"The studies with claims are {sorted(CLAIMS)}. Received: study={study!r}")
-    manifest.check_protocol(protocol, 0)
+    splits.check_protocol(protocol, 0)
     others = {model: run.protocol for model, run in runs.items() if run.protocol != protocol}
     if others:
         raise ValueError(f"All runs are of the protocol {protocol!r}. Received: runs of {others}")

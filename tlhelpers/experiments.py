@@ -17,6 +17,7 @@ from tlhelpers import (
     recipes,
     records,
     settings,
+    splits,
     studies,
     training,
 )
@@ -125,13 +126,13 @@ def table_of(experiment, study):
         raise ValueError(
             f"A run is evaluated on 'test' or 'validation'. Received: evaluated_on={experiment.evaluated_on!r}"
         )
-    table = manifest.split_manifest(
+    table = splits.split_manifest(
         manifest.load_manifest(study), study, protocol=experiment.protocol, seed=experiment.seed
     )
     if experiment.evaluated_on == "validation" and (table["split"] == "validation").any():
         table = table[table["split"] != "test"].replace({"split": {"validation": "test"}})
     if experiment.per_class is not None:
-        table = manifest.limit_per_class(table, experiment.per_class, seed=experiment.seed)
+        table = splits.limit_per_class(table, experiment.per_class, seed=experiment.seed)
     return table.reset_index(drop=True)
 
 
@@ -139,7 +140,7 @@ def _make_record(experiment, study, table, fitted, device):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
     call = features.compile_frozen(fitted.model)
-    prob = {part: fitting.predict(recipe, fitted.model, manifest.rows_of(table, part), call) for part in parts}
+    prob = {part: fitting.predict(recipe, fitted.model, splits.rows_of(table, part), call) for part in parts}
     return records.make_record(
         study=study,
         table=table,

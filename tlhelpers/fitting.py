@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import devices, explain, features, loaders, manifest, models, recipes, training
+from tlhelpers import devices, explain, features, loaders, models, recipes, splits, training
 
 DISTANCE_IMAGES = 256  # with others the distance moves by some hundredths of itself
 
@@ -162,7 +162,7 @@ class _Data:
     def __init__(self, recipe, table, num_classes, batch_size, seed):
         self.recipe, self.table, self.num_classes = recipe, table, num_classes
         self.batch_size, self.seed = batch_size, seed
-        self.rows = {part: manifest.rows_of(table, part) for part in ("train", "validation")}
+        self.rows = {part: splits.rows_of(table, part) for part in ("train", "validation")}
         self.rows["train"] = pd.concat([self.rows["train"]] * recipe.passes)
         self.steps = -(-len(self.rows["train"]) // batch_size)
 

@@ -5,11 +5,11 @@ A plan is a dict from a cell, a tuple that names it in words and numbers, to its
 
 from dataclasses import replace
 
-from tlhelpers import manifest, profiles, recipes
+from tlhelpers import profiles, recipes, splits
 from tlhelpers.experiments import Experiment
 
 FEWER_SEEDS = range(3)
-SEEDS = range(manifest.FOLDS)
+SEEDS = range(splits.FOLDS)
 ABLATION_SEEDS = range(2)
 
 # Grids train on smaller images than the recorded models, so that there is time for many runs.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlhelpers import files, manifest, metrics, settings, studies
+from tlhelpers import files, manifest, metrics, settings, splits, studies
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pillow")
 
@@ -92,7 +92,7 @@ def make_record(*, study, table, y_prob, validation_prob=None, **facts):
 
     Args:
         study: Study.
-        table: pandas.DataFrame, as from `manifest.split_manifest`.
+        table: pandas.DataFrame, as from `splits.split_manifest`.
         y_prob: float array `(n, classes)`, row by row as the test rows of `table`.
         validation_prob: float array `(m, classes)`, row by row as the validation rows of `table`; dropped where
             the protocol has no validation part of its own.
@@ -102,11 +102,11 @@ def make_record(*, study, table, y_prob, validation_prob=None, **facts):
     Returns:
         Record.
     """
-    test = manifest.rows_of(table, "test")
+    test = splits.rows_of(table, "test")
     y_true = test["target"].to_numpy(dtype=np.int64)
     y_prob = np.asarray(y_prob, dtype=np.float32)
     if validation_prob is not None and (table["split"] == "validation").any():
-        facts["validation_true"] = manifest.rows_of(table, "validation")["target"].to_numpy(dtype=np.int64)
+        facts["validation_true"] = splits.rows_of(table, "validation")["target"].to_numpy(dtype=np.int64)
         facts["validation_prob"] = np.asarray(validation_prob, dtype=np.float32)
     return Record(
         study=study.name,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tlhelpers import manifest, metrics, studies
+from tlhelpers import metrics, splits, studies
 from tlhelpers.records import TESTED, load_records
 
 NO_RECORD = "no recorded run yet"
@@ -173,7 +173,7 @@ def cost_table(records):
     return pd.DataFrame(rows, columns=keys + measures).groupby(keys, sort=False).mean()
 
 
-def reproduction_table(study, runs, *, protocols=manifest.PROTOCOLS, recorded=None):
+def reproduction_table(study, runs, *, protocols=splits.PROTOCOLS, recorded=None):
     """The book's spine: published, recorded on the real data, this build.
 
     Args:

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from tlhelpers import devices, features, loaders, manifest, models
+from tlhelpers import devices, features, loaders, models, splits
 
 EPOCHS = 10
 RATE = 1e-3
@@ -45,7 +45,7 @@ def folders(table, link_by_class, tmp_path_factory):
     """The same pictures as the usual loop wants them: a folder for each part and class."""
     root = tmp_path_factory.mktemp("folders")
     for part in ("train", "validation"):
-        link_by_class(root / part, manifest.rows_of(table, part))
+        link_by_class(root / part, splits.rows_of(table, part))
     return root
 
 
@@ -110,7 +110,7 @@ def classifier(benchmark, load_backbone, table, study, request):
 
 
 def test_whole_network(benchmark, classifier, table):
-    train, validation = (manifest.rows_of(table, part) for part in ("train", "validation"))
+    train, validation = (splits.rows_of(table, part) for part in ("train", "validation"))
     model = compile_moving(models.connect(*classifier), steps_of(train))
 
     def fit():
@@ -128,7 +128,7 @@ def test_whole_network(benchmark, classifier, table):
 
 
 def test_views_once(benchmark, classifier, table):
-    train, validation = (manifest.rows_of(table, part) for part in ("train", "validation"))
+    train, validation = (splits.rows_of(table, part) for part in ("train", "validation"))
     backbone, head = classifier
     beginning, rest = models.split_backbone(backbone)
     model = compile_moving(models.connect(rest, head), steps_of(train))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlhelpers import devices, manifest, models, profiles, settings, studies
+from tlhelpers import devices, manifest, models, profiles, settings, splits, studies
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +42,7 @@ def study(profile):
 @pytest.fixture(scope="session")
 def table(study):
     """Its training and validation pictures; no benchmark looks at a test picture."""
-    table = manifest.split_manifest(manifest.load_manifest(study), study, protocol="careful", seed=0)
+    table = splits.split_manifest(manifest.load_manifest(study), study, protocol="careful", seed=0)
     return table[table["split"] != "test"].reset_index(drop=True)
 
 

@@ -1,0 +1,183 @@
+"""Which images train, validate and test: the protocols, and the rows they make of a manifest."""
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit, train_test_split
+
+from tlhelpers import manifest
+
+FOLDS = 5
+VALIDATION_SHARE = 0.1
+SPLIT_SEED = 0
+LEFT_OUT = "left out"
+SPLITS = ("train", "validation", "test")
+PROTOCOLS = ("published", "careful")
+USABLE = {"published": manifest.READABLE, "careful": ("ok", "converted")}
+
+
+def split_manifest(manifest, study, *, protocol="careful", seed=0):
+    """Assigns the usable images of a manifest to training, validation and test.
+
+    `published` follows the source: a stratified fifth for testing (of drawings, for training), all readable files,
+    duplicates or not; the source validates on its test part, so there is no validation part of its own.
+    `careful` keeps duplicates together and leaves out images filed under two classes: fold `seed` of five is the
+    test part, and a tenth of all images is cut from the rest for validation.
+    Of drawn pictures the fold is the training part and the rest tests, see `Study.fold_part`.
+
+    Where a study has official parts, these are the splits. A missing validation part is cut from the training
+    part by the seed; `published` does so only where the source did. `careful` then leaves out of validation and
+    test what has a duplicate in the parts before.
+
+    Args:
+        manifest: pandas.DataFrame, as from `load_manifest`.
+        study: Study.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int. `published`: seeds the shuffle. `careful`: the fold, 0 to 4. Official parts: seeds the cut.
+
+    Returns:
+        pandas.DataFrame. The usable rows of `manifest` with `target` (int, index of the class) and `split`
+        (`"train"`, `"validation"` or `"test"`) beside the other columns.
+
+    Raises:
+        ValueError: when the protocol is unknown or there is no such fold.
+    """
+    check_protocol(protocol, seed)
+    usable = manifest[manifest["verdict"].isin(USABLE[protocol])].reset_index(drop=True)
+    usable["target"] = usable["label"].map({name: i for i, name in enumerate(study.class_names)})
+    if usable["part"].any():
+        return _official_split(usable, study, protocol, seed)
+    split = _published_split if protocol == "published" else _careful_split
+    return usable.assign(split=split(usable, study, seed))
+
+
+def check_protocol(protocol, seed):
+    """Raises a ValueError when there is no such protocol, or `careful` has no such fold."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"A protocol is one of {list(PROTOCOLS)}. Received: protocol={protocol!r}")
+    if seed < 0 or (protocol == "careful" and seed >= FOLDS):
+        raise ValueError(
+            f"A seed is 0 or more; the careful protocol has the folds 0 to {FOLDS - 1}. Received: seed={seed}"
+        )
+
+
+def rows_of(table, split):
+    """The rows of one split.
+
+    Args:
+        table: pandas.DataFrame, as from `split_manifest`.
+        split: str. `"train"`, `"validation"` or `"test"`. Where a protocol has no validation part, as
+            `published`, its test part stands in, as in the source.
+
+    Returns:
+        pandas.DataFrame.
+
+    Raises:
+        ValueError: when there is no such split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"A split is one of {list(SPLITS)}. Received: split={split!r}")
+    if split == "validation" and not (table["split"] == "validation").any():
+        split = "test"
+    return table[table["split"] == split]
+
+
+def limit_per_class(table, per_class, *, seed=0):
+    """Keeps a few training images of each class: the first of a shuffle, so that a smaller set is part of a larger.
+
+    Args:
+        table: pandas.DataFrame, as from `split_manifest`.
+        per_class: int.
+        seed: int. Seeds the shuffle.
+
+    Returns:
+        pandas.DataFrame. The rows of the other splits stay.
+
+    Raises:
+        ValueError: when some class has fewer training images.
+    """
+    train = table[table["split"] == "train"].sample(frac=1, random_state=seed)
+    smallest = train["label"].value_counts().min()
+    if not 1 <= per_class <= smallest:
+        raise ValueError(f"A class has between 1 and {smallest} training images here. Received: per_class={per_class}")
+    few = train.groupby("label").head(per_class)
+    return pd.concat([few, table[table["split"] != "train"]]).sort_index()
+
+
+def count_leaks(table):
+    """How many test images have a duplicate among the training images.
+
+    Args:
+        table: pandas.DataFrame, as from `split_manifest`.
+
+    Returns:
+        int.
+    """
+    train_groups = set(table.loc[table["split"] == "train", "group"])
+    return int(table.loc[table["split"] == "test", "group"].isin(train_groups).sum())
+
+
+def _published_split(usable, study, seed):
+    published = len(usable) == study.published_count
+    count = study.published_test_count if published else round(len(usable) / FOLDS)
+    splitter = StratifiedShuffleSplit(1, test_size=count, random_state=seed)
+    _, fold = next(splitter.split(usable, usable["target"]))
+    split = np.full(len(usable), _other_part(study), dtype=object)
+    split[fold] = study.fold_part
+    return split
+
+
+def _careful_split(usable, study, seed):
+    groups = usable.groupby("label")["group"].nunique().reindex(study.class_names, fill_value=0)
+    if groups.min() < FOLDS:
+        raise ValueError(
+            f"The careful protocol needs at least {FOLDS} different images of every class. "
+            f"Received: {groups.min()} of {groups.idxmin()!r}"
+        )
+    target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
+    fold = _share_out(tuple(target), tuple(group), FOLDS, SPLIT_SEED)[seed]
+    rest = np.setdiff1d(np.arange(len(usable)), fold)
+    parts = round(len(rest) / (VALIDATION_SHARE * len(usable)))
+    parts = min(parts, np.bincount(target[rest]).max())  # a few images per class give no eight parts
+    validation = _share_out(tuple(target[rest]), tuple(group[rest]), parts, SPLIT_SEED + seed)[0]
+    split = np.full(len(usable), _other_part(study), dtype=object)
+    split[fold] = study.fold_part
+    split[rest[validation]] = "validation"
+    return split
+
+
+@lru_cache(maxsize=2 * FOLDS)
+def _share_out(target, group, parts, seed):
+    """The rows of each of several parts in which the classes have equal shares and groups stay together."""
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    return [fold for _, fold in folds.split(target, target, group)]
+
+
+def _official_split(usable, study, protocol, seed):
+    folds = study.tables.folds if study.tables else None
+    if folds and seed >= folds:
+        raise ValueError(f"{study.title} has the folds 0 to {folds - 1}. Received: seed={seed}")
+    split = usable["part"].str.split(",").str[seed] if folds else usable["part"].copy()
+    if "validation" not in set(split) and (protocol == "careful" or study.validation_count):
+        split[_cut_validation(usable[split == "train"], study, seed)] = "validation"
+    if protocol == "careful":
+        for part, earlier in (("validation", ["train"]), ("test", ["train", "validation"])):
+            seen = usable.loc[split.isin(earlier), "group"]
+            split[(split == part) & usable["group"].isin(seen)] = LEFT_OUT
+    table = usable.assign(split=split)
+    return table[split != LEFT_OUT].reset_index(drop=True)
+
+
+def _cut_validation(train, study, seed):
+    """Rows of a training part that validate: as many as the source took, or a tenth; duplicates stay together."""
+    groups = train.drop_duplicates("group")
+    share = study.validation_count / len(train) if study.validation_count else VALIDATION_SHARE
+    _, chosen = train_test_split(
+        groups["group"], test_size=round(share * len(groups)), stratify=groups["target"], random_state=seed
+    )
+    return train.index[train["group"].isin(chosen)]
+
+
+def _other_part(study):
+    return "train" if study.fold_part == "test" else "test"

@@ -1,4 +1,4 @@
-"""What each file is, and which files are duplicates."""
+"""What each file is, which files are duplicates, and that neither faults nor doubtful labels reach a split."""
 
 import io
 import os
@@ -11,13 +11,9 @@ import pytest
 from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import files, layouts, loaders, manifest, settings, sources, studies
-from tlhelpers.manifest import (
-    build_manifest,
-    fingerprint,
-    inspect_image,
-    load_manifest,
-)
+from tlhelpers import files, layouts, loaders, manifest, settings, sources, splits, studies
+from tlhelpers.manifest import build_manifest, fingerprint, inspect_image, load_manifest
+from tlhelpers.splits import split_manifest
 from tlhelpers.studies import Place
 
 ROTATED = 0x0112
@@ -228,9 +224,12 @@ def test_manifest_points_to_the_converted_copy(tmp_path):
     assert converted.is_file()
 
 
-def test_unreadable_files_stay_in_the_manifest(tmp_path):
-    table = build(tmp_path, {"daisy/1.jpg": JPEG, "rose/1.jpg": JPEG, "rose/x.jpg": b"", "daisy/x.jpg": NOISE})
-    assert table.loc[["rose/x.jpg", "daisy/x.jpg"], "verdict"].tolist() == ["empty", "not_an_image"]
+def test_unreadable_files_stay_in_the_manifest_and_out_of_the_splits(tmp_path, flowers):
+    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_NAMES for i in range(10)}
+    table = build(tmp_path, pictures | {"rose/x.jpg": b"", "tulip/x.jpg": NOISE}, flowers.class_names)
+    assert table.loc[["rose/x.jpg", "tulip/x.jpg"], "verdict"].tolist() == ["empty", "not_an_image"]
+    for protocol in splits.PROTOCOLS:
+        assert len(split_manifest(table, flowers, protocol=protocol)) == 50
 
 
 def test_work_in_several_processes_gives_the_same_manifest(tmp_path):
@@ -355,6 +354,15 @@ def test_photograph_under_two_classes_is_marked_under_both(two_classes):
     assert marked.index.tolist() == ["rose/0.jpg", "tulip/copy.jpg"]
     assert set(marked["reason"]) == {"the same picture stands under several classes"}
     assert len(set(marked["group"])) == 1
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_careful_drops_a_photograph_under_two_classes_and_published_keeps_it(two_classes, flowers):
+    marked = set(two_classes.loc[["rose/0.jpg", "tulip/copy.jpg"], "path"])
+    careful = split_manifest(two_classes, flowers, protocol="careful")
+    published = split_manifest(two_classes, flowers, protocol="published")
+    assert (len(careful), marked & set(careful["path"])) == (49, set())
+    assert (len(published), marked & set(published["path"])) == (51, marked)
 
 
 def test_files_of_official_parts_stand_in_the_manifest_with_their_part(tmp_path):

@@ -47,20 +47,6 @@ def small():
     return catalogue({"daisy": 60, "dandelion": 100, "rose": 80, "sunflower": 60, "tulip": 100}, duplicates=10)
 
 
-@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
-def test_unreadable_files_stay_out_of_the_splits(small, flowers, protocol):
-    verdicts = small["verdict"].mask(small.index < 5, "truncated")
-    assert len(split_manifest(small.assign(verdict=verdicts), flowers, protocol=protocol)) == 395
-
-
-def test_careful_drops_a_photograph_under_two_classes_and_published_keeps_it(small, flowers):
-    marked = set(small["path"].iloc[[0, -1]])
-    table = small.assign(verdict=small["verdict"].mask(small["path"].isin(marked), "two_classes"))
-    careful, published = (split_manifest(table, flowers, protocol=protocol) for protocol in ("careful", "published"))
-    assert (len(careful), marked & set(careful["path"])) == (398, set())
-    assert (len(published), marked & set(published["path"])) == (400, marked)
-
-
 def test_published_protocol_gives_the_published_sizes(published, flowers):
     table = split_manifest(published, flowers, protocol="published", seed=0)
     assert table["split"].value_counts().to_dict() == {"train": 3454, "test": 863}

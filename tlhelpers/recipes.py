@@ -5,6 +5,7 @@ BatchNormalization frozen there. Which ingredients stand in the table was decide
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -152,19 +153,19 @@ class DiscriminativeAdam(keras.optimizers.Adam):
         """Moves one weight, by its share of the step."""
         index = self._get_variable_index(variable)
         share = self._share_by_index[index]
-        rate = learning_rate if share == 1 else learning_rate * share
-        gradient, rate, *powers = (tf.cast(value, variable.dtype) for value in (gradient, rate, *self._beta_powers))
+        cast = partial(tf.cast, dtype=variable.dtype)  # what is of another type makes the operation abort
+        beta_1_power, beta_2_power = map(cast, self._beta_powers)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=powers[0],
-            beta2_power=powers[1],
-            lr=rate,
+            beta1_power=beta_1_power,
+            beta2_power=beta_2_power,
+            lr=cast(learning_rate if share == 1 else learning_rate * share),
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
-            grad=gradient,
+            grad=cast(gradient),
         )
 
     def get_config(self):

@@ -1,5 +1,7 @@
 """Training: a head on features computed once, and moving layers behind views computed once, against the usual loops."""
 
+import math
+
 import keras
 import pytest
 
@@ -19,14 +21,10 @@ def compile_model(model, rate=RATE, **options):
     return model
 
 
-def steps_of(table):
-    """The steps of an epoch."""
-    return -(-len(table) // devices.CPU_BATCH_SIZE)
-
-
-def compile_moving(model, count):
+def compile_moving(model, train):
     """A rate that falls to zero, as in the book: one that stays leaves the last accuracy to chance."""
-    return compile_model(model, keras.optimizers.schedules.CosineDecay(FINE_TUNING_RATE, FINE_TUNING_EPOCHS * count))
+    steps = FINE_TUNING_EPOCHS * math.ceil(len(train) / devices.CPU_BATCH_SIZE)
+    return compile_model(model, keras.optimizers.schedules.CosineDecay(FINE_TUNING_RATE, steps))
 
 
 def measure(benchmark, train, *, images, rounds=1, setup=None):
@@ -111,7 +109,7 @@ def classifier(benchmark, load_backbone, table, study, request):
 
 def test_whole_network(benchmark, classifier, table):
     train, validation = (splits.rows_of(table, part) for part in ("train", "validation"))
-    model = compile_moving(models.connect(*classifier), steps_of(train))
+    model = compile_moving(models.connect(*classifier), train)
 
     def fit():
         options = {"shuffle": True, "augment": "strong", "read_size": READ_SIZE}
@@ -131,7 +129,7 @@ def test_views_once(benchmark, classifier, table):
     train, validation = (splits.rows_of(table, part) for part in ("train", "validation"))
     backbone, head = classifier
     beginning, rest = models.split_backbone(backbone)
-    model = compile_moving(models.connect(rest, head), steps_of(train))
+    model = compile_moving(models.connect(rest, head), train)
 
     def fit():
         views, _ = features.extract_views(beginning, train, FINE_TUNING_SIZE, count=VIEWS, read_size=READ_SIZE)

@@ -110,6 +110,16 @@ def test_other_parameters_execute_the_book_anew(plan):
     assert len(plan.executed) == 2 * len(build.list_chapters())
 
 
+def test_a_build_takes_back_the_site_that_a_killed_one_has_moved_even_if_it_fails_itself(plan):
+    older = settings.build_folder() / staging.OLDER
+    older.mkdir(parents=True)
+    (older / "index.html").write_text("the last good one")
+    plan.failing.append("12")
+    with pytest.raises(execution.ChapterError):
+        build.build_book()
+    assert (settings.build_folder() / staging.SITE / "index.html").read_text() == "the last good one"
+
+
 def test_a_failing_chapter_stops_those_that_follow_it_and_keeps_the_last_good_site(plan):
     plan.failing.append("12")
     with pytest.raises(execution.ChapterError) as failure:

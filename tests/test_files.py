@@ -190,6 +190,10 @@ def test_rests_of_killed_work_are_removed_when_nobody_can_be_at_it_any_more(tmp_
         path.parent.mkdir(exist_ok=True)
         path.write_text("something")
         os.utime(path, (time.time() - age,) * 2)
+    cut = tmp_path / "downloads" / "tmpabc123"
+    cut.parent.mkdir()
+    cut.write_text("half an archive")
+    os.utime(cut, (time.time() - week - 60,) * 2)
     folder = tmp_path / "decoded" / f"{ours}old"
     folder.mkdir(parents=True)
     (folder / "images.data").write_text("decoded")
@@ -201,6 +205,7 @@ def test_rests_of_killed_work_are_removed_when_nobody_can_be_at_it_any_more(tmp_
         "kept.npy",
     ]
     assert not folder.exists()
+    assert not cut.exists()
 
 
 def test_what_is_not_finished_has_a_name_that_tells_it_from_the_files_of_others(tmp_path):

@@ -50,6 +50,11 @@ def test_importing_the_package_takes_less_than_a_second():
     assert run_in_a_new_process(code) < 1
 
 
+def test_a_build_that_has_nothing_to_do_never_waits_for_tensorflow():
+    code = "import tlhelpers.build\nprint(json.dumps('tensorflow' in sys.modules))"
+    assert run_in_a_new_process(code) is False
+
+
 def test_using_every_name_imports_no_book_stack():
     code = (
         "import tlhelpers as tl\n"
@@ -59,8 +64,11 @@ def test_using_every_name_imports_no_book_stack():
     assert run_in_a_new_process(code) == ["tensorflow"]
 
 
-@pytest.mark.parametrize(("before", "after"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")])
-def test_tensorflow_is_kept_quiet_unless_the_reader_says_otherwise(monkeypatch, before, after):
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    code = "import tlhelpers\nprint(json.dumps(os.environ['TF_CPP_MIN_LOG_LEVEL']))"
-    assert run_in_a_new_process(code, **before) == after
+@pytest.mark.parametrize(
+    ("setting", "default", "other"), [("TF_CPP_MIN_LOG_LEVEL", "3", "0"), ("TF_ENABLE_ONEDNN_OPTS", "1", "0")]
+)
+def test_tensorflow_is_quiet_and_fast_unless_the_reader_says_otherwise(monkeypatch, setting, default, other):
+    monkeypatch.delenv(setting, raising=False)
+    code = f"import tlhelpers\nprint(json.dumps(os.environ[{setting!r}]))"
+    assert run_in_a_new_process(code) == default
+    assert run_in_a_new_process(code, **{setting: other}) == other

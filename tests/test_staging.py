@@ -112,6 +112,19 @@ def test_the_last_good_site_stays_when_the_next_one_fails(builds, staged, monkey
         staging.build_site()  # and is not taken for what the changed page would give
 
 
+def test_a_build_killed_between_two_sites_leaves_the_older_one_to_be_taken_back(builds, staged, monkeypatch):
+    site = staging.build_site()
+    (staged / "book" / "index.md").write_text("changed")
+    monkeypatch.setattr(staging, "_run_jupyter_book", lambda folder: folder / "nowhere")
+    with pytest.raises(FileNotFoundError):
+        staging.build_site()
+    assert not site.exists()
+    staging.restore_site()
+    assert site.read_text() == "0"
+    staging.restore_site()  # and there is nothing to do for the one that follows
+    assert site.read_text() == "0"
+
+
 def test_pages_that_are_no_more_are_not_in_the_next_site(builds, staged):
     site = staging.build_site()
     (site.parent / "old.html").touch()

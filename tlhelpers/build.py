@@ -116,6 +116,7 @@ def build_book(
             last good site stays.
         MissingDataError: when no source has the images; the message names the ways to provide them.
     """
+    staging.restore_site()
     chosen = profiles.choose_profile(profile)
     splits.check_protocol(protocol, seed)
     jobs = schedule.choose_jobs(jobs)

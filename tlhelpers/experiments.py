@@ -107,7 +107,8 @@ def run_experiment(experiment, folder, *, threads=None):
         resume_folder=settings.home_folder() / "interrupted" / f"{experiment.profile}-{experiment.name}",
     )
     record = _make_record(experiment, study, table, fitted, device)
-    training.save_model(fitted.model, settings.models_folder(profile.name) / f"{experiment.name}.keras")
+    if experiment.evaluated_on == "test":  # what is still being chosen is not kept
+        training.save_model(fitted.model, settings.models_folder(profile.name) / f"{experiment.name}.keras")
     return records.save_record(record, folder)
 
 

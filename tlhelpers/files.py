@@ -15,6 +15,7 @@ from tlhelpers import settings
 
 CHUNK_BYTES = 1 << 20
 TEMPORARY = ".tlhelpers-"  # how names of temporary files and folders begin, so that their rests are known as ours
+RESTS = (f"*/{TEMPORARY}*", "downloads/tmp*")  # ours, and what pooch downloads into
 RESTS_KEPT_DAYS = 7  # longer than any work goes on without a new file
 
 
@@ -108,7 +109,7 @@ def remove_rests(folder):
         folder: Path. The cache; need not exist.
     """
     oldest = time.time() - RESTS_KEPT_DAYS * 24 * 3600
-    for rest in folder.glob(f"*/{TEMPORARY}*"):
+    for rest in [rest for pattern in RESTS for rest in folder.glob(pattern)]:
         with contextlib.suppress(FileNotFoundError):  # another process has just removed or renamed it
             if rest.stat().st_mtime > oldest:
                 continue

@@ -16,6 +16,7 @@ from tlhelpers import devices, files, settings
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
 SHUFFLE_BYTES = 128 * 2**20  # of pictures that wait in a shuffle and are in no cache in memory
+PREFETCHED_BATCHES = 2
 ITERATORS_PER_EPOCH = 2  # Keras opens one when an epoch begins, and one when it ends
 
 
@@ -97,16 +98,16 @@ def load_dataset(
     paths = table["path"].to_numpy(dtype=str)
     targets = table["target"].to_numpy(dtype="int32")
     dataset = tf.data.Dataset.from_tensor_slices((paths, targets))
-    cores = devices.available_cores()  # from the first picture on, where TensorFlow's own choice takes a while
+    cores = devices.available_cores()
     dataset = dataset.map(lambda path, target: (read_image(path, read_size), target), num_parallel_calls=cores)
     dataset = _cached(dataset, place)
     if shuffle:
         dataset = dataset.shuffle(buffer, seed=seed)
     if augment:
-        dataset = _augmented(dataset, image_size, seed, augment)
+        dataset = _augmented(dataset, image_size, seed, augment, cores)
     if flipped:
         dataset = dataset.map(lambda image, target: (image[:, ::-1], target))
-    return dataset.batch(batch_size).map(_as_float).prefetch(tf.data.AUTOTUNE)
+    return _without_tuning(dataset.batch(batch_size).map(_as_float).prefetch(PREFETCHED_BATCHES))
 
 
 def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=0):
@@ -133,10 +134,7 @@ def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
     if shuffle:
         dataset = dataset.shuffle(len(x), seed=seed)
-    options = tf.data.Options()  # there is nothing to tune, and looking for it is what takes the time
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return dataset.batch(batch_size).with_options(options)
+    return _without_tuning(dataset.batch(batch_size))
 
 
 def skip_epochs(data, count):
@@ -272,12 +270,12 @@ def _decode(path):
     return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
 
 
-def _augmented(dataset, image_size, seed, augment):
+def _augmented(dataset, image_size, seed, augment, cores):
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
     seeds = seeds.map(lambda pair: tf.cast(pair % 2**31, tf.int32))
     view = partial(augment_image, image_size=image_size, augment=augment)
     return tf.data.Dataset.zip(dataset, seeds).map(
-        lambda pair, key: (view(pair[0], key), pair[1]), num_parallel_calls=tf.data.AUTOTUNE
+        lambda pair, key: (view(pair[0], key), pair[1]), num_parallel_calls=cores
     )
 
 
@@ -295,6 +293,18 @@ def _cached(dataset, place):
     folder = Path(tempfile.mkdtemp(prefix=files.TEMPORARY, dir=home))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return dataset.cache(str(folder / "images"))
+
+
+def _without_tuning(dataset):
+    """The same dataset, working from its first item on as it was told to.
+
+    TensorFlow would look for better numbers while it works, anew in each epoch. On one core, the batches of a small
+    set wait longer for that than they take.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return dataset.with_options(options)
 
 
 def _as_float(images, targets):

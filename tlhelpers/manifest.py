@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tlhelpers import devices, files, layouts, loaders, settings, sources, studies
+from tlhelpers import devices, files, layouts, settings, sources, studies
 
 MANIFEST_VERSION = 3
 MIN_SIDE = 16
@@ -203,6 +203,8 @@ def _convert_refused(manifest):
 
     What it refuses even then, such as a picture a million pixels wide, is unreadable.
     """
+    from tlhelpers import loaders  # TensorFlow takes seconds to load, and a manifest is made once
+
     sound = manifest.index[manifest["verdict"].isin(("ok", "converted"))]
     paths = list(manifest.loc[sound, "path"])
     with ThreadPoolExecutor(devices.available_cores()) as pool:

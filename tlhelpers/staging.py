@@ -12,7 +12,7 @@ import yaml
 
 from tlhelpers import execution, files, report, settings
 
-STAGING, SITE, NEXT = "source", "html", "next"  # below the build folder
+STAGING, SITE, NEXT, OLDER = "source", "html", "next", "html.old"  # below the build folder
 SITE_MARK = "site.sha256"
 REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
@@ -93,6 +93,13 @@ def check_repository(repository):
         raise ValueError(f"A repository is written owner/name. Received: {repository!r}")
 
 
+def restore_site():
+    """Takes the last good site back when a build was killed just before the newer one stood in its place."""
+    site, older = settings.build_folder() / SITE, settings.build_folder() / OLDER
+    if older.is_dir() and not site.exists():
+        older.rename(site)
+
+
 def build_site():
     """Builds the staged book into `_build/html`, warnings being errors; a site that is up to date is kept.
 
@@ -140,9 +147,9 @@ def _run_jupyter_book(folder):
 
 
 def _replace(site, newer):
-    older = site.with_name(f"{site.name}.old")
-    shutil.rmtree(older, ignore_errors=True)
+    older = settings.build_folder() / OLDER
     if site.exists():
+        shutil.rmtree(older, ignore_errors=True)
         site.rename(older)
     newer.rename(site)
     shutil.rmtree(older, ignore_errors=True)

@@ -147,6 +147,13 @@ def test_the_saved_model_gives_the_recorded_predictions_in_a_new_process(finishe
     np.testing.assert_allclose(y_prob, record.y_prob, atol=1e-3)
 
 
+def test_the_model_of_what_is_still_being_chosen_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
+    chosen = experiment(evaluated_on="validation")
+    assert experiments.run_experiment(chosen, tmp_path / "records").is_file()
+    assert not list(tmp_path.rglob("*.keras"))
+
+
 def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
     done, path = finished
     again = records.load_record(experiments.run_experiment(done, tmp_path / "again"))

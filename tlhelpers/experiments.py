@@ -78,6 +78,8 @@ class Experiment:
 def run_experiment(experiment, folder, *, threads=None):
     """Trains what an experiment asks for and saves its record; a finished one is left as it is.
 
+    The model is kept, too, unless it is evaluated on validation images.
+
     Args:
         experiment: Experiment.
         folder: Path. Such as `settings.records_folder()`.

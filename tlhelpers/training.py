@@ -85,6 +85,8 @@ def make_variables(model):
 def fit_in_memory(fit, batch_size):
     """Trains with batches half as large, and half again, until they fit into the memory of the device.
 
+    A GPU says when its memory is full, and so do TensorFlow's own kernels on a CPU; those of oneDNN end the process.
+
     Args:
         fit: callable of an int, the images of a batch. Builds and trains a model.
         batch_size: int, at least 1. What is tried first.

@@ -148,6 +148,21 @@ def test_a_step_is_traced_once(tmp_path, sparse):
     assert len(history["accuracy"]) == 3
 
 
+def test_a_step_with_a_loss_for_each_of_several_outputs_is_traced_once(tmp_path):
+    inputs = keras.Input((4,))
+    counted = Counted()
+    hidden = counted(inputs)
+    names = ("one", "other")
+    model = keras.Model(inputs, {name: keras.layers.Dense(3, name=name)(hidden) for name in names})
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    model.compile("adam", dict.fromkeys(names, loss))
+    targets = dict.fromkeys(names, np.array([0, 1, 2, -1]))
+    resume = training.Resume(tmp_path / "state")
+    model.fit(np.eye(4), targets, batch_size=4, epochs=2, verbose=0, callbacks=[resume])
+    assert counted.traces == 1
+    assert set(resume.history) == {"loss", "one_loss", "other_loss"}
+
+
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy])
 def test_accuracy_is_of_the_kind_of_the_targets_whatever_the_loss_is_called(tmp_path, loss):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Softmax()])

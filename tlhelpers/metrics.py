@@ -96,8 +96,36 @@ def expected_calibration_error(y_true, y_prob, *, bins=CALIBRATION_BINS):
     Source:
         Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    table = reliability_table(y_true, y_prob, bins=bins)
+    return calibration_gap(*grade(y_true, y_prob), bins=bins)
+
+
+def calibration_gap(correct, confidence, *, bins=CALIBRATION_BINS):
+    """The same of answers that are graded already.
+
+    Args:
+        correct: bool array `(n,)`. Whether each answer is right.
+        confidence: float array `(n,)` in 0..1.
+        bins: int.
+
+    Returns:
+        float in 0..1.
+    """
+    table = _reliability(correct, confidence, bins)
     return float(np.sum(table["share"] * np.abs(table["accuracy"] - table["confidence"])))
+
+
+def grade(y_true, y_prob):
+    """Whether each answer is right, and how sure it is.
+
+    Args:
+        y_true: int array `(n,)`.
+        y_prob: float array `(n, classes)`.
+
+    Returns:
+        tuple of a bool array `(n,)` and a float64 array `(n,)`, the probability of the class that is answered.
+    """
+    y_true, y_prob = np.asarray(y_true), np.asarray(y_prob, dtype=float)
+    return y_prob.argmax(axis=1) == y_true, y_prob.max(axis=1)
 
 
 def reliability_table(y_true, y_prob, *, bins=CALIBRATION_BINS):
@@ -111,16 +139,17 @@ def reliability_table(y_true, y_prob, *, bins=CALIBRATION_BINS):
     Returns:
         dict of float arrays, one entry per bin that holds an image: `confidence`, `accuracy`, `share` (of images).
     """
-    y_true, y_prob = np.asarray(y_true), np.asarray(y_prob, dtype=float)
-    confidence = y_prob.max(axis=1)
-    correct = (y_prob.argmax(axis=1) == y_true).astype(float)
+    return _reliability(*grade(y_true, y_prob), bins)
+
+
+def _reliability(correct, confidence, bins):
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(index, minlength=bins)
     filled = counts > 0
     return {
         "confidence": np.bincount(index, confidence, bins)[filled] / counts[filled],
         "accuracy": np.bincount(index, correct, bins)[filled] / counts[filled],
-        "share": counts[filled] / len(y_true),
+        "share": counts[filled] / len(correct),
     }
 
 

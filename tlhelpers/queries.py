@@ -13,7 +13,6 @@ import numpy as np
 
 from tlhelpers import metrics, studies, summaries
 
-ACCURACY = metrics.PAIRED_METRICS["accuracy"]
 BOOTSTRAP_SAMPLES = 1000  # the ends of an interval settle to about a fiftieth of its width
 FEWEST_SEEDS = 3  # from two seeds a Student interval is twelve standard errors wide and contains anything
 FEWEST_EPOCHS = 4  # two in each half of a curve
@@ -158,25 +157,25 @@ def gains_are_largest(study, before, after, *, names):
 
 
 def rises(study, before, after, *, name, statistic):
-    """A statistic of targets and probabilities, under a name, is higher for the second model."""
+    """A statistic of graded answers, under a name, is higher for the second model."""
     change = _compare(statistic, before, after)
     return change.low > 0, f"{name} {change}"
 
 
 def falls(study, before, after, *, name, statistic):
-    """A statistic of targets and probabilities, under a name, is lower for the second model."""
+    """A statistic of graded answers, under a name, is lower for the second model."""
     change = _compare(statistic, before, after)
     return change.high < 0, f"{name} {change}"
 
 
 def is_more_accurate(study, before, after):
     """The second model is more accurate."""
-    return rises(study, before, after, name="accuracy", statistic=ACCURACY)
+    return rises(study, before, after, name="accuracy", statistic=_accuracy)
 
 
 def is_better_calibrated(study, before, after):
     """The second model's confidence is closer to how often it is right."""
-    return falls(study, before, after, name="calibration error", statistic=metrics.expected_calibration_error)
+    return falls(study, before, after, name="calibration error", statistic=metrics.calibration_gap)
 
 
 def is_surer_when_right(study, before, after):
@@ -192,7 +191,7 @@ def is_less_sure_when_wrong(study, before, after):
 def needs_fewer_parameters(study, before, after):
     """The second model trains fewer parameters and is more accurate."""
     sizes = [{run.parameters["trainable"] for run in runs} for runs in (before, after)]
-    change = _compare(ACCURACY, before, after)
+    change = _compare(_accuracy, before, after)
     numbers = f"{_span(sizes[0])} to {_span(sizes[1])} trainable parameters, accuracy {change}"
     return max(sizes[1]) < min(sizes[0]) and change.low > 0, numbers
 
@@ -201,7 +200,7 @@ def is_best_value(study, less, middle, more):
     """The second model is more accurate than the first, hardly less so than the third, and costs less than it: in
     core seconds where records have them, which what else a machine does hardly changes.
     """
-    gain, rest = _compare(ACCURACY, less, middle), _compare(ACCURACY, middle, more)
+    gain, rest = _compare(_accuracy, less, middle), _compare(_accuracy, middle, more)
     cheap, dear = _mean_seconds(middle, more, cost=summaries.device_seconds)
     numbers = f"accuracy {gain}; then {rest}, {cheap:.0f} against {dear:.0f} seconds of a core or GPU"
     return gain.low > 0 and rest.high <= NEGLIGIBLE and cheap < dear, numbers
@@ -285,8 +284,8 @@ class _Change(NamedTuple):
 def _compare(statistic, before, after, *, seed=0):
     """Bootstraps a difference over pictures: a picture tested under several seeds is drawn with all its predictions."""
     before, after = _pair(before, after)
-    (truth, old), (_, new) = _pool(before), _pool(after)
-    points = statistic(truth, old), statistic(truth, new)
+    old, new = metrics.grade(*_pool(before)), metrics.grade(*_pool(after))
+    points = statistic(*old), statistic(*new)
     if np.isnan(points).any():
         raise NotTestableError("one of the models is always right, or never")
     names, picture = np.unique(np.concatenate([run.test_id for run in before]), return_inverse=True)
@@ -295,7 +294,7 @@ def _compare(statistic, before, after, *, seed=0):
     for _ in range(BOOTSTRAP_SAMPLES):
         counts = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
         rows = np.repeat(np.arange(len(picture)), counts[picture])
-        changes.append(statistic(truth[rows], new[rows]) - statistic(truth[rows], old[rows]))
+        changes.append(statistic(*(facts[rows] for facts in new)) - statistic(*(facts[rows] for facts in old)))
     tail = (1 - metrics.CONFIDENCE_LEVEL) / 2
     return _Change(*points, *np.nanquantile(changes, [tail, 1 - tail]), _seeds(before))
 
@@ -323,12 +322,16 @@ def _interval(runs, metric):
     return mean, half_width
 
 
-def _confidence_right(y_true, y_prob):
-    return _mean(y_prob.max(axis=1)[y_prob.argmax(axis=1) == y_true])
+def _accuracy(correct, confidence):
+    return _mean(correct)
 
 
-def _confidence_wrong(y_true, y_prob):
-    return _mean(y_prob.max(axis=1)[y_prob.argmax(axis=1) != y_true])
+def _confidence_right(correct, confidence):
+    return _mean(confidence[correct])
+
+
+def _confidence_wrong(correct, confidence):
+    return _mean(confidence[~correct])
 
 
 def _mean(values):

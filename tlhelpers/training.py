@@ -75,11 +75,29 @@ def make_variables(model):
     """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    sparse = isinstance(model.loss, keras.losses.SparseCategoricalCrossentropy)
-    if sparse or isinstance(model.loss, keras.losses.CategoricalCrossentropy):
-        prediction = keras.ops.zeros((1, *model.output_shape[1:]))
-        model.compute_metrics(None, keras.ops.zeros(1) if sparse else prediction, prediction)
+    examples = _make_examples(model)
+    if examples:
+        targets, predictions = examples
+        model.compute_loss(None, targets, predictions)  # of several losses, each is a metric
+        model.compute_metrics(None, targets, predictions)
         model.reset_metrics()
+
+
+def _make_examples(model):
+    """Targets and predictions of one image, where every loss tells what its targets look like."""
+    if not isinstance(model.loss, dict):
+        return _make_example(model.loss, model.output_shape)
+    outputs = dict(zip(model.output_names, model.outputs, strict=True))
+    pairs = {name: _make_example(model.loss.get(name), output.shape) for name, output in outputs.items()}
+    return [{name: pair[part] for name, pair in pairs.items()} for part in range(2)] if all(pairs.values()) else None
+
+
+def _make_example(loss, shape):
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        return keras.ops.zeros(1), keras.ops.zeros((1, *shape[1:]))
+    if isinstance(loss, keras.losses.CategoricalCrossentropy):
+        return keras.ops.zeros((1, *shape[1:])), keras.ops.zeros((1, *shape[1:]))
+    return None
 
 
 def fit_in_memory(fit, batch_size):

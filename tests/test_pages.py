@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
+import tlhelpers
 from tlhelpers import build, pdf
 
 BROWSER = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
@@ -377,6 +378,14 @@ def answers_of(place, act):
     act()
     place.page.wait_for_function("document.querySelector('.flower-classifier').dataset.answers")
     return np.array(json.loads(place.get_attribute("data-answers")))
+
+
+def test_the_reference_describes_every_public_name(site):
+    page = (site / "book" / "api.html").read_text(encoding="utf-8")
+    for module, names in tlhelpers.PUBLIC.items():
+        for name in names:
+            assert f'id="tlhelpers.{module}.{name}"' in page, name
+    assert all(f">{part}<" in page for part in ("Parameters", "Returns", "Raises", "Source"))
 
 
 def test_the_classifier_says_what_keras_says_about_every_picture(classifier, site):

@@ -53,7 +53,7 @@ class Chapter:
 
     @property
     def backbone(self):
-        """The name of this profile's pretrained network: the source's own, or the embedded one."""
+        """The name of the pretrained network under this profile, the source's own or the embedded one."""
         return self.profile.backbone or self.study.backbone
 
     @property
@@ -63,12 +63,12 @@ class Chapter:
 
     @cached_property
     def manifest(self):
-        """Every file of the study, good or bad: see `manifest.load_manifest`."""
+        """Every file of the study, good or bad; see `manifest.load_manifest`."""
         return manifest.load_manifest(self.study)
 
     @cached_property
     def table(self):
-        """The usable images with their split: see `splits.split_manifest`."""
+        """The usable images with their split; see `splits.split_manifest`."""
         table = splits.split_manifest(self.manifest, self.study, protocol=self.protocol, seed=self.seed)
         if self.per_class is None:
             return table
@@ -313,7 +313,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
 
 
 def glue(name, value, *, digits=1):
-    """Makes a number available to the prose around it as `` {glue:text}`name` ``.
+    """Makes a number available to the prose around it, which takes it with the role `glue:text`.
 
     Args:
         name: str. The key, unique within the page.

@@ -82,7 +82,7 @@ class Recipe:
 
     @property
     def looks(self):
-        """Whether each look at an image is at its mirror image: one look, or two."""
+        """Whether each look at an image is at its mirror image; one look, or two."""
         return (False, True) if self.flips else (False,)
 
 

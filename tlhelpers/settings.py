@@ -2,16 +2,14 @@
 
 The only module that reads environment variables:
 
-| variable            | meaning                                                        |
-|---------------------|----------------------------------------------------------------|
-| `TLHELPERS_PROFILE` | the profile that `"auto"` stands for                           |
-| `TLHELPERS_MIRROR`  | a folder or URL with archives and weights under upstream names |
-| `TLHELPERS_HOME`    | the cache folder (default: the platform's own)                 |
-| `TLHELPERS_BUILD`   | where a build goes (default: `_build` in the project's folder) |
-| `TLHELPERS_RUNS`    | where live runs are written (default: `_build/runs/<profile>`) |
-| `TLHELPERS_MODELS`  | where trained models are kept (default: `_build/models/<profile>`) |
-| `TLHELPERS_EXPORTS` | where exported models are kept (default: `_build/exports`) |
-| `TLHELPERS_QUIET`   | `1` hides progress bars, as in a headless build                |
+- `TLHELPERS_PROFILE`: the profile that `"auto"` stands for
+- `TLHELPERS_MIRROR`: a folder or URL with archives and weights under upstream names
+- `TLHELPERS_HOME`: the cache folder (default: the platform's own)
+- `TLHELPERS_BUILD`: where a build goes (default: `_build` in the project's folder)
+- `TLHELPERS_RUNS`: where live runs are written (default: `_build/runs/<profile>`)
+- `TLHELPERS_MODELS`: where trained models are kept (default: `_build/models/<profile>`)
+- `TLHELPERS_EXPORTS`: where exported models are kept (default: `_build/exports`)
+- `TLHELPERS_QUIET`: `1` hides progress bars, as in a headless build
 """
 
 import os

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from tlhelpers import execution, files, report, settings
+from tlhelpers import execution, files, reference, report, settings
 
 STAGING, SITE, NEXT, OLDER = "source", "html", "next", "html.old"  # below the build folder
 SITE_MARK = "site.sha256"
@@ -61,6 +61,7 @@ def stage_source(chapters, *, executed=None, repository=None):
     from tlhelpers import frontpage  # here, because what draws takes a second to load
 
     frontpage.write_result(staging / "book")
+    reference.write_reference(staging / "book")
     report.write_report(staging / "book", notebooks, chapters if executed is None else executed)
 
 
@@ -122,12 +123,12 @@ def build_site():
 
 
 def _digest_of_staged():
-    """What the site is made from: the staged files but the report of the build, this package's part in it, and the
-    versions of the builders.
+    """What the site is made from: the staged files but the report of the build, this package, whose docstrings are a
+    page, and the versions of the builders.
     """
     staging = settings.build_folder() / STAGING
     read = [path for path in sorted(staging.rglob("*")) if path.name != report.TEXT]
-    others = [settings.PACKAGE_FOLDER / "site.py", settings.lock_file()]
+    others = [*sorted(settings.PACKAGE_FOLDER.glob("*.py")), settings.lock_file()]
     return files.sha256_of_text("\n".join([files.sha256_of_files(read, staging), *map(files.sha256_of, others)]))
 
 

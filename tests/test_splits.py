@@ -83,6 +83,17 @@ def test_careful_folds_test_each_image_exactly_once(small, flowers):
     assert tested.tolist() == [1] * len(small)
 
 
+def test_a_careful_split_is_computed_once_and_then_read(small, flowers, monkeypatch):
+    splits._share_out.cache_clear()
+    first = split_manifest(small, flowers, protocol="careful", seed=2)
+    splits._share_out.cache_clear()  # as in another process
+    monkeypatch.setattr(splits, "StratifiedGroupKFold", None)
+    again = split_manifest(small, flowers, protocol="careful", seed=2)
+    pd.testing.assert_frame_equal(again, first)
+    with pytest.raises(TypeError):  # other rows have another split
+        split_manifest(small.iloc[:-1], flowers, protocol="careful", seed=2)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("drawn", "fold", "rest"), [(False, "test", "train"), (True, "train", "test")])
 def test_careful_fold_keeps_groups_together_and_has_its_shares(small, seed, drawn, fold, rest):

@@ -4,9 +4,10 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+import sklearn
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit, train_test_split
 
-from tlhelpers import manifest
+from tlhelpers import files, manifest, settings
 
 FOLDS = 5
 VALIDATION_SHARE = 0.1
@@ -136,22 +137,33 @@ def _careful_split(usable, study, seed):
             f"Received: {groups.min()} of {groups.idxmin()!r}"
         )
     target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
-    fold = _share_out(tuple(target), tuple(group), FOLDS, SPLIT_SEED)[seed]
-    rest = np.setdiff1d(np.arange(len(usable)), fold)
+    folds = _share_out(tuple(target.tolist()), tuple(group.tolist()), FOLDS, SPLIT_SEED)
+    fold, rest = np.flatnonzero(folds == seed), np.flatnonzero(folds != seed)
     parts = round(len(rest) / (VALIDATION_SHARE * len(usable)))
     parts = min(parts, np.bincount(target[rest]).max())  # a few images per class give no eight parts
-    validation = _share_out(tuple(target[rest]), tuple(group[rest]), parts, SPLIT_SEED + seed)[0]
+    cuts = _share_out(tuple(target[rest].tolist()), tuple(group[rest].tolist()), parts, SPLIT_SEED + seed)
     split = np.full(len(usable), _other_part(study), dtype=object)
     split[fold] = study.fold_part
-    split[rest[validation]] = "validation"
+    split[rest[cuts == 0]] = "validation"
     return split
 
 
 @lru_cache(maxsize=2 * FOLDS)
 def _share_out(target, group, parts, seed):
-    """The rows of each of several parts in which the classes have equal shares and groups stay together."""
-    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    return [fold for _, fold in folds.split(target, target, group)]
+    """The part of each row, int array: the classes have equal shares in all parts, and groups stay together.
+
+    It takes seconds for some thousand rows, at the beginning of every chapter, and is kept for the next.
+    """
+    facts = (sklearn.__version__, target, group, parts, seed)
+    kept = settings.home_folder() / "splits" / f"{files.sha256_of_text(str(facts))[:16]}.npy"
+    if not kept.is_file():
+        part_of = np.empty(len(target), dtype=np.int8)
+        folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        for part, (_, fold) in enumerate(folds.split(target, target, group)):
+            part_of[fold] = part
+        with files.atomic_file(kept) as temporary:
+            np.save(temporary, part_of, allow_pickle=False)
+    return np.load(kept, allow_pickle=False)
 
 
 def _official_split(usable, study, protocol, seed):

@@ -15,7 +15,6 @@ ABLATION_SEEDS = range(2)
 # Grids train on smaller images than the recorded models, so that there is time for many runs.
 GRID_TRAIN_SIZE, GRID_TEST_SIZE = 96, 128
 GRID_PER_CLASS = 50
-SCRATCH_EPOCHS = 3  # for each epoch of a pretrained network, and fewer where it stops early
 RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
 WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "everything moves": "full"}
@@ -121,7 +120,7 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
     """The grid of how many training images a class has, for several ways to train, evaluated on validation.
 
     Args:
-        profile: Profile. Its `grid_ways`, `grid_per_class` and `grid_epochs` are the grid's.
+        profile: Profile. Its `grid_ways`, `grid_per_class`, `grid_epochs` and `grid_scratch_epochs` are the grid's.
         network: str. The pretrained backbone, a key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -130,7 +129,7 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
         dict from a way to train in words and the training images per class to an Experiment.
     """
     changes = {
-        "from scratch": {"augment": None, "test_size": GRID_TRAIN_SIZE, "epochs": SCRATCH_EPOCHS * profile.grid_epochs},
+        "from scratch": {"augment": None, "test_size": GRID_TRAIN_SIZE, "epochs": profile.grid_scratch_epochs},
         "frozen": {"train_size": GRID_TEST_SIZE},
         "everything moves": {"epochs": profile.grid_epochs},
     }

@@ -23,6 +23,7 @@ class Profile:
         case_epochs: int. Passes for a network trained from scratch in a case study.
         case_per_class: int. Training images of each class where a case study wants few.
         grid_epochs: int. Passes for each cell of a grid.
+        grid_scratch_epochs: int. The same for a network from scratch, which needs more; fewer where it stops early.
         grid_depths: tuple of str. Keys of `plans.DEPTHS`: what moves in the grid of depth and rate.
         grid_rates: tuple of float. The learning rates of that grid.
         grid_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the grid of sizes.
@@ -45,6 +46,7 @@ class Profile:
     case_epochs: int
     case_per_class: int
     grid_epochs: int
+    grid_scratch_epochs: int
     grid_depths: tuple
     grid_rates: tuple
     grid_ways: tuple
@@ -73,6 +75,7 @@ FULL = Profile(
     case_epochs=20,
     case_per_class=100,
     grid_epochs=8,
+    grid_scratch_epochs=24,
     grid_depths=("last 6 layers", "from the middle on", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
     grid_ways=("from scratch", "frozen", "everything moves"),
@@ -94,6 +97,7 @@ POCKET = Profile(
     case_epochs=16,
     case_per_class=20,
     grid_epochs=3,
+    grid_scratch_epochs=6,
     grid_depths=("last 6 layers", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
     grid_ways=("from scratch", "frozen"),
@@ -109,6 +113,7 @@ SMOKE = replace(
     fine_tuning_epochs=2,
     case_epochs=2,
     grid_epochs=1,
+    grid_scratch_epochs=3,
     grid_rates=(1e-3,),
     grid_per_class=(25, 50),
 )

@@ -1,7 +1,5 @@
 """Which images train, validate and test: the protocols, and the rows they make of a manifest."""
 
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 import sklearn
@@ -137,24 +135,23 @@ def _careful_split(usable, study, seed):
             f"Received: {groups.min()} of {groups.idxmin()!r}"
         )
     target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
-    folds = _share_out(tuple(target.tolist()), tuple(group.tolist()), FOLDS, SPLIT_SEED)
-    fold, rest = np.flatnonzero(folds == seed), np.flatnonzero(folds != seed)
+    fold = _share_out(target, group, FOLDS, SPLIT_SEED)
+    rest = np.flatnonzero(fold != seed)
     parts = round(len(rest) / (VALIDATION_SHARE * len(usable)))
     parts = min(parts, np.bincount(target[rest]).max())  # a few images per class give no eight parts
-    cuts = _share_out(tuple(target[rest].tolist()), tuple(group[rest].tolist()), parts, SPLIT_SEED + seed)
+    part = _share_out(target[rest], group[rest], parts, SPLIT_SEED + seed)
     split = np.full(len(usable), _other_part(study), dtype=object)
-    split[fold] = study.fold_part
-    split[rest[cuts == 0]] = "validation"
+    split[fold == seed] = study.fold_part
+    split[rest[part == 0]] = "validation"
     return split
 
 
-@lru_cache(maxsize=2 * FOLDS)
 def _share_out(target, group, parts, seed):
     """The part of each row, int array: the classes have equal shares in all parts, and groups stay together.
 
     It takes seconds for some thousand rows, at the beginning of every chapter, and is kept for the next.
     """
-    facts = (sklearn.__version__, target, group, parts, seed)
+    facts = (sklearn.__version__, target.tolist(), group.tolist(), parts, seed)
     kept = settings.home_folder() / "splits" / f"{files.sha256_of_text(str(facts))[:16]}.npy"
     if not kept.is_file():
         part_of = np.empty(len(target), dtype=np.int8)

@@ -93,11 +93,11 @@ def _make_examples(model):
 
 
 def _make_example(loss, shape):
-    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
-        return keras.ops.zeros(1), keras.ops.zeros((1, *shape[1:]))
-    if isinstance(loss, keras.losses.CategoricalCrossentropy):
-        return keras.ops.zeros((1, *shape[1:])), keras.ops.zeros((1, *shape[1:]))
-    return None
+    sparse = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+    if not (sparse or isinstance(loss, keras.losses.CategoricalCrossentropy)):
+        return None
+    prediction = keras.ops.zeros((1, *shape[1:]))
+    return keras.ops.zeros(1) if sparse else prediction, prediction
 
 
 def fit_in_memory(fit, batch_size):

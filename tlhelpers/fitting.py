@@ -238,9 +238,12 @@ def _fit_head(recipe, classifier, data):
     clock = _Clock()
     targets = np.tile(data.one_hot("train"), (len(recipe.looks), 1))
     sizes = {"batch_size": data.batch_size}
+    validation = None  # of a head that is trained further, nobody asks how it came about
+    if recipe.unfrozen is None:
+        validation = loaders.load_arrays(extracted[0][0][rows["validation"]], data.one_hot("validation"), **sizes)
     history = head.fit(
         loaders.load_arrays(inputs, targets, shuffle=True, seed=data.seed, **sizes),
-        validation_data=loaders.load_arrays(extracted[0][0][rows["validation"]], data.one_hot("validation"), **sizes),
+        validation_data=validation,
         epochs=recipe.head_epochs,
         shuffle=False,  # the dataset shuffles itself
         verbose=0,

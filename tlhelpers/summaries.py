@@ -315,7 +315,7 @@ def describe_recorded(study, protocol, model, *, folder=None):
         folder: Path or None. None means the committed records.
 
     Returns:
-        str. `"no recorded run yet"` when there is none.
+        str. `NO_RECORD` when there is none.
     """
     summary = summarise(load_records(study, folder=folder, protocol=protocol, model=model))
     return _cell(summary, (protocol, model), NO_RECORD)

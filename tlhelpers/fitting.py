@@ -137,6 +137,8 @@ class _Classifier:
 
     def resized(self, image_size):
         """The same network for images of another size: convolutions and pooling take any."""
+        if image_size == self.backbone.input_shape[1] and not self.backbone.trainable_weights:
+            return self
         backbone = models.build_backbone(self.network, image_size, weights=None)
         backbone.set_weights(self.backbone.get_weights())
         return _Classifier(self.network, models.freeze(backbone), self.head, self.depths)

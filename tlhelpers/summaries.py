@@ -143,7 +143,9 @@ def summarise_pooled(records):
 
 
 def cost_table(records):
-    """What models cost, one row per protocol, model and kind of device; means over seeds.
+    """What models cost, one row per protocol, model and kind of device.
+
+    Each value is the median over seeds, which one slow machine does not move.
 
     Args:
         records: list of Record.
@@ -170,7 +172,7 @@ def cost_table(records):
     ]
     keys = ["protocol", "model", "device"]
     measures = ["parameters", "trainable", "seconds", "images_per_second", "device_seconds"]
-    return pd.DataFrame(rows, columns=keys + measures).groupby(keys, sort=False).mean()
+    return pd.DataFrame(rows, columns=keys + measures).groupby(keys, sort=False).median()
 
 
 def reproduction_table(study, runs, *, protocols=splits.PROTOCOLS, recorded=None):

@@ -263,6 +263,11 @@ def test_costs_are_seconds_of_every_stage_images_per_second_and_time_of_every_co
     assert table.iloc[1].tolist() == [10, 3, (9 + 14) / 2, (2 + 1) / 2, (18 + 28) / 2]
 
 
+def test_one_slow_machine_does_not_move_what_a_model_costs():
+    runs = [make_record(seed=seed, seconds={"training": seconds}) for seed, seconds in enumerate((5.0, 6.0, 24.0))]
+    assert summaries.cost_table(runs)["seconds"].tolist() == [6]
+
+
 def test_times_on_different_kinds_of_devices_are_never_averaged():
     gpu = make_record(seed=1, hardware=HARDWARE | {"kind": "GPU", "count": 1})
     assert len(summaries.cost_table([make_record(), gpu])) == 2

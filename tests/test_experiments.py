@@ -9,7 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlhelpers import drawings, experiments, fitting, recipes, records, settings, splits, studies
+from tlhelpers import (
+    drawings,
+    experiments,
+    explain,
+    fitting,
+    loaders,
+    models,
+    recipes,
+    records,
+    settings,
+    splits,
+    studies,
+)
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
 
@@ -96,6 +108,7 @@ def test_a_record_says_what_was_asked_and_what_it_took(finished):
     assert record.details["recipe"]["rate"] == done.recipe.rate
     assert record.details["evaluated_on"] == "test"
     assert record.details["core_seconds"] > 0
+    assert "domain_distance" not in record.details
     assert set(record.seconds) == {"features", "head", "training"}
     assert record.y_prob.shape == (record.counts["test"], 5)
     assert record.validation_prob.shape == (record.counts["validation"], 5)
@@ -160,6 +173,17 @@ def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
     first = records.load_record(path)
     assert again.history == first.history
     np.testing.assert_array_equal(again.y_prob, first.y_prob)
+
+
+def test_a_record_says_how_far_its_training_images_are_from_the_pretraining_where_that_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
+    asked = replace(experiment(evaluated_on="validation", per_class=4, measures_distance=True), seed=1)
+    record = records.load_record(experiments.run_experiment(asked, tmp_path / "records"))
+    table = experiments.table_of(asked, studies.get_study("flowers", drawn=True))
+    images = loaders.read_images(table[table["split"] == "train"], 64)
+    expected = explain.domain_distance(models.build_backbone("mobilenetv2_035", 64, weights="pocket"), images).mean()
+    assert record.details["domain_distance"] == pytest.approx(expected, rel=1e-4)
+    assert "measures_distance" not in record.details
 
 
 def test_the_digest_names_the_state_of_the_code(tmp_path, monkeypatch):

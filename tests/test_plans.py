@@ -77,6 +77,8 @@ def test_domains_are_compared_with_one_network_and_one_recipe_per_way():
         assert len(alike) == 1
     assert all(one.study == study for (study, _), one in cells.items())
     assert {one.recipe.unfrozen for (_, way), one in cells.items() if way == "frozen"} == {None}
+    measuring = {way for (_, way), one in cells.items() if one.measures_distance}
+    assert measuring == {"frozen"}
 
 
 def test_an_ablation_changes_what_its_name_says_and_nothing_else():

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -83,6 +84,36 @@ def test_each_piece_has_a_process_of_its_own(tmp_path):
     assert len(processes | {str(os.getpid())}) == 3
 
 
+def note_surroundings(path):
+    path.write_text(f"{os.environ['TLHELPERS_PROFILE']} {'TLHELPERS_HOME' in os.environ}")
+    return 0.1
+
+
+def test_each_piece_has_the_surroundings_of_the_moment_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_HOME", "somewhere")
+    for profile in ("pocket", "full"):
+        monkeypatch.setenv("TLHELPERS_PROFILE", profile)
+        works = {"a": partial(note_surroundings, tmp_path / profile)}
+        assert schedule.run_all(works, {}, jobs=1, seconds={}) == {}
+        monkeypatch.delenv("TLHELPERS_HOME", raising=False)
+    assert (tmp_path / "pocket").read_text() == "pocket True"
+    assert (tmp_path / "full").read_text() == "full False"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere copied processes are not safe")
+def test_a_piece_finds_loaded_what_all_pieces_need():
+    with schedule.start_pool(1) as pool:
+        modules, threads = pool.submit(loaded).result()
+    assert set(schedule.PRELOADED) <= modules
+    assert "tensorflow" not in modules  # it does not survive being copied
+    assert threads == 2  # this one, and the one that waits for the end of the build
+
+
+def loaded():
+    """Of the process that answers, before the test's own module was loaded: modules and threads."""
+    return set(sys.modules), threading.active_count()
+
+
 SCRIPT = """
 import functools, signal, subprocess, sys
 from tlhelpers import schedule
@@ -133,7 +164,8 @@ def test_what_a_piece_starts_stays_on_its_cores():
     core = devices.list_cores()[-1]
     with ThreadPoolExecutor(1) as pool:
         command = [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"]
-        answer = pool.submit(schedule.run_on, {core}, partial(subprocess.check_output, command, text=True)).result()
+        work = partial(subprocess.check_output, command, text=True)
+        answer = pool.submit(schedule.run_on, {core}, dict(os.environ), work).result()
     assert answer.strip() == str({core})
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from tlhelpers import (
     devices,
+    explain,
     features,
     files,
     fitting,
+    loaders,
     manifest,
     profiles,
     recipes,
@@ -21,6 +23,8 @@ from tlhelpers import (
     studies,
     training,
 )
+
+DISTANCE_IMAGES = 256  # with others the distance moves by some hundredths of itself
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Experiment:
         per_class: int or None. How many training images of each class are used; None means all.
         evaluated_on: str. `"test"`, or `"validation"` for what is still being chosen: the test images are then not
             even read.
+        measures_distance: bool. Whether its record says how unlike the training images are to those of the
+            pretraining, as a mean over the layers, see `explain.domain_distance`. For a network that is frozen.
     """
 
     network: str
@@ -47,6 +53,7 @@ class Experiment:
     profile: str = "full"
     per_class: int | None = None
     evaluated_on: str = "test"
+    measures_distance: bool = False
 
     @property
     def name(self):
@@ -143,6 +150,9 @@ def _make_record(experiment, study, table, fitted, device):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
     call = features.compile_frozen(fitted.model)
+    measured = fitted.details
+    if experiment.measures_distance:
+        measured = measured | {"domain_distance": _domain_distance(experiment, fitted.model, table)}
     prob = {part: fitting.predict(recipe, fitted.model, splits.rows_of(table, part), call) for part in parts}
     return records.make_record(
         study=study,
@@ -159,8 +169,16 @@ def _make_record(experiment, study, table, fitted, device):
         history=fitted.history,
         seconds=fitted.seconds,
         hardware=devices.hardware_facts(device),
-        details=experiment.asked | fitted.details,
+        details=experiment.asked | measured,
     )
+
+
+def _domain_distance(experiment, model, table):
+    """How unlike training images are to those of the pretraining: the mean over a network's layers."""
+    rows = splits.rows_of(table, "train")
+    chosen = rows.sample(min(DISTANCE_IMAGES, len(rows)), random_state=experiment.seed)
+    images = loaders.read_images(chosen, experiment.recipe.test_size)
+    return float(explain.domain_distance(model, images).mean())
 
 
 def digest_of_code():

@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import devices, explain, features, loaders, models, recipes, splits, training
-
-DISTANCE_IMAGES = 256  # with others the distance moves by some hundredths of itself
+from tlhelpers import devices, features, loaders, models, recipes, splits, training
 
 
 @dataclass
@@ -202,7 +200,7 @@ def _fit_classifier(recipe, network, classifier, data, resume_folder):
     """Trains the head, then what is unfrozen; returns the stages and what has become of the old features."""
     stages = [_fit_head(recipe, classifier, data)] if recipe.pretrained else []
     if recipe.unfrozen is None:
-        return stages, {"domain_distance": _domain_distance(recipe, classifier, data)}
+        return stages, {}
     before = {weight.path: weight.numpy() for weight in classifier.backbone.weights}
     old_head = classifier.head.get_weights()
     recipes.unfreeze(classifier.backbone, recipe, network)
@@ -283,14 +281,6 @@ def _fit(recipe, model, data, backbone, resume_folder):
         return _Stage(resume.history, {"training": resume.seconds}, {"training": resume.core_seconds})
     seconds, core_seconds = clock.read()
     return _Stage(history, {"training": seconds}, {"training": core_seconds})
-
-
-def _domain_distance(recipe, classifier, data):
-    """How unlike the training images are to those of the pretraining: the mean over the backbone's layers."""
-    rows = data.rows["train"].drop_duplicates("path")
-    chosen = rows.sample(min(DISTANCE_IMAGES, len(rows)), random_state=data.seed)
-    images = loaders.read_images(chosen, recipe.train_size)
-    return float(explain.domain_distance(classifier.backbone, images).mean())
 
 
 def _weight_distance(backbone, before):

@@ -172,6 +172,7 @@ def plan_domains(profile, network, *, protocol="careful", seed=0):
             profile=profile.name,
             per_class=profile.domain_per_class,
             evaluated_on="validation",
+            measures_distance=way == "frozen",
         )
         for study in DOMAINS
         for way in profile.domain_ways

@@ -5,6 +5,7 @@ import graphlib
 import json
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
@@ -29,6 +30,7 @@ FOLLOWS = {
     "book/18_in_the_browser.ipynb": _FLOWER_MODELS,
 }
 MOST_JOBS, MEMORY_OF_A_CHAPTER = 4, 4 << 30  # bytes
+PRELOADED = ["tlhelpers.execution"]  # what every piece of work needs, and what takes seconds to load
 TYPICAL = "seconds.json"
 
 
@@ -61,7 +63,7 @@ def run_all(works, follows, *, jobs, seconds):
                 name = ready.pop(0)
                 print(f"{name}: started", flush=True)
                 share = shares.pop()
-                running[pool.submit(run_on, share, works[name])] = name, share
+                running[pool.submit(run_on, share, dict(os.environ), works[name])] = name, share
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name, share = running.pop(future)
                 shares.append(share)
@@ -77,9 +79,13 @@ def run_all(works, follows, *, jobs, seconds):
 
 
 def start_pool(jobs):
-    """Processes that run one piece of work each: what one leaves behind in memory never reaches the next."""
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=spawn, initializer=end_with_parent, max_tasks_per_child=1)
+    """Processes that run one piece of work each: what one leaves behind in memory never reaches the next.
+
+    On Linux they are copies of one that has loaded what all of them need; elsewhere copies are not safe.
+    """
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload(PRELOADED)
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent, max_tasks_per_child=1)
 
 
 @contextlib.contextmanager
@@ -119,8 +125,21 @@ def share_cores(jobs):
     return [set(cores[job::jobs]) or set(cores) for job in range(jobs)]
 
 
-def run_on(cores, work):
-    """Runs a piece of work, and all that it starts, on some cores alone where the system has a way to say so."""
+def run_on(cores, surroundings, work):
+    """Runs a piece of work, and all that it starts, on some cores alone where the system has a way to say so.
+
+    Args:
+        cores: set of int.
+        surroundings: dict. The environment variables of the process that shares out the work: a copied process has
+            those of the day it was copied from.
+        work: callable without arguments.
+
+    Returns:
+        What the work returns.
+    """
+    for name in set(os.environ) - set(surroundings):
+        del os.environ[name]
+    os.environ.update(surroundings)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     return work()

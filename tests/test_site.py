@@ -1,6 +1,8 @@
 """What the site's own Sphinx extension leaves on a page."""
 
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -155,3 +157,28 @@ def test_the_extension_has_the_last_word_on_a_page():
     assert connected.pop(site.finish_page) == ("html-page-context", 900)
     assert connected.pop(site.lighten_pages) == ("build-finished", 500)
     assert connected == dict.fromkeys((site.explain_terms, site.describe_chapter), ("doctree-resolved", 500))
+
+
+SEARCH_FOR_OVERLOADS = """
+import contextlib, inspect, sys
+from types import SimpleNamespace
+from sphinx.errors import PycodeError
+from sphinx.ext.autodoc.mock import mock
+from sphinx.pycode import ModuleAnalyzer
+import tlhelpers
+from tlhelpers import site
+
+site.setup(SimpleNamespace(connect=lambda *_, **__: None, add_config_value=lambda *_: None))
+with mock(["keras", "tensorflow"]):
+    public = [getattr(tlhelpers, name) for names in tlhelpers.PUBLIC.values() for name in names]
+classes = [one for one in public if inspect.isclass(one)]
+for name in {base.__module__ for one in classes for base in one.__mro__}:
+    with contextlib.suppress(PycodeError):
+        ModuleAnalyzer.for_module(name)
+print(len(classes) > 2, "tensorflow" in sys.modules)
+"""
+
+
+def test_the_reference_is_made_without_loading_what_its_classes_are_derived_from():
+    done = subprocess.run([sys.executable, "-c", SEARCH_FOR_OVERLOADS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

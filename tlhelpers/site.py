@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 from docutils import nodes
 from PIL import Image
+from sphinx.errors import PycodeError
+from sphinx.pycode import ModuleAnalyzer
 
 # Beginnings of what the extension sphinx-thebe adds, which runs cells on a server elsewhere: its settings come twice
 # and fail the second time.
@@ -18,6 +20,10 @@ UNUSED_FILES, UNUSED_BODY = ("_static/sphinx-thebe.js", "_static/sphinx-thebe.cs
 
 # Scripts that stop a page from being shown until they have run, but for one that a line further down needs at once.
 BLOCKING = re.compile(r"<script(?=[^>]*\ssrc=)(?![^>]*\s(?:defer|async)\b)(?![^>]*documentation_options\.js)")
+
+# What classes of the reference are derived from. Sphinx looks for overloads in their sources, and loads TensorFlow for
+# that, mocked or not, unless it is told that there are none.
+MOCKED_BASES = ("keras", "keras.callbacks", "keras.utils")
 
 # What opens a notebook that lies on GitHub.
 SERVICES = {
@@ -151,6 +157,7 @@ def collect_meanings(environment):
 
 def setup(app):
     """Registers the extension with Sphinx."""
+    ModuleAnalyzer.cache |= {("module", name): PycodeError(f"{name} is mocked") for name in MOCKED_BASES}
     app.connect("doctree-resolved", explain_terms)
     app.connect("doctree-resolved", describe_chapter)
     app.add_config_value("notebook_repository", None, "env", [str])

@@ -114,6 +114,34 @@ def loaded():
     return set(sys.modules), threading.active_count()
 
 
+SPEAKING = """
+import functools, subprocess, sys
+from tlhelpers import schedule
+
+def speak(name):
+    print(f"bar of {name}", file=sys.stderr)
+    subprocess.run(["sh", "-c", f"echo kernel of {name} >&2"], check=True)
+    return 0.1
+
+if __name__ == "__main__":
+    for names in ("ab", "c"):
+        assert schedule.run_all({name: functools.partial(speak, name) for name in names}, {}, jobs=1, seconds={}) == {}
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the pieces of this test speak through a POSIX shell")
+def test_what_pieces_start_speaks_into_a_file_and_leaves_the_terminal_to_the_build(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
+    (tmp_path / "script.py").write_text(SPEAKING)
+    done = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if line.startswith(("bar", "kernel"))] == [
+        "bar of a",
+        "bar of b",
+        "bar of c",
+    ]
+    assert settings.messages_file().read_text() == "kernel of c\n"  # those of the last build
+
+
 SCRIPT = """
 import functools, signal, subprocess, sys
 from tlhelpers import schedule

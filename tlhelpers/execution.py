@@ -97,7 +97,8 @@ def describe_failure(name, error, time_limit):
     if isinstance(error, CellTimeoutError):
         return f"{name}: a cell took longer than {time_limit:.0f} s and was stopped; TIME_LIMIT gives it more"
     if isinstance(error, DeadKernelError):
-        return f"{name}: its process died; the system ends processes that ask for more memory than there is"
+        reason = "the system ends processes that ask for more memory than there is"
+        return f"{name}: its process died; {reason}. In a build, its last words are in {settings.messages_file()}"
     lines = COLOURS.sub("", "\n".join(error.traceback)).splitlines()[-TRACEBACK_LINES:]
     return "\n    ".join([f"{name}, cell {error.exec_count}: {error.ename}: {error.evalue}", *lines])
 

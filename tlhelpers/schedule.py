@@ -85,7 +85,23 @@ def start_pool(jobs):
     """
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     context.set_forkserver_preload(PRELOADED)
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent, max_tasks_per_child=1)
+    messages = settings.messages_file()
+    messages.parent.mkdir(parents=True, exist_ok=True)
+    messages.write_text("", encoding="utf-8")
+    options = {"initializer": begin_process, "initargs": (messages,), "max_tasks_per_child": 1}
+    return ProcessPoolExecutor(jobs, mp_context=context, **options)
+
+
+def begin_process(messages):
+    """Prepares a process of the pool: it ends with its parent, and what it starts leaves the terminal to the build.
+
+    Args:
+        messages: Path. The file to which goes what the process starts, such as a kernel, writes to stderr.
+    """
+    end_with_parent()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's own, such as progress bars, stays
+    with messages.open("ab") as file:
+        os.dup2(file.fileno(), 2)
 
 
 @contextlib.contextmanager

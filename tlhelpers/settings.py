@@ -64,6 +64,11 @@ def build_folder():
     return Path(chosen).expanduser() if chosen else (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build"
 
 
+def messages_file():
+    """Where a build keeps what chapters' processes say while they start, which is not for the terminal."""
+    return build_folder() / "messages.txt"
+
+
 def runs_folder(profile):
     """Where live runs under a profile are written.
 

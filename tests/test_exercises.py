@@ -192,8 +192,12 @@ def test_claims_about_the_rescue_read_the_last_epoch(query, history, holds):
 def test_unsolved_notebook_fails_and_its_hidden_solution_passes(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))
     parameters = {"PROFILE": "pocket", "PROTOCOL": "careful", "SEED": 0}
-    chapter = "book/14_cats_vs_dogs.ipynb"
-    execution.execute_chapter(settings.PROJECT_FOLDER / chapter, tmp_path / "executed.ipynb", parameters)
+    notebook = nbformat.read(settings.PROJECT_FOLDER / "book" / "14_cats_vs_dogs.ipynb", as_version=4)
+    last = next(index for index, cell in enumerate(notebook.cells) if cell.source.startswith("report ="))
+    apart = ("wrong.fit", "before", "overfitted")  # the training that went wrong is no part of the solution
+    notebook.cells = [cell for cell in notebook.cells[: last + 1] if not any(name in cell.source for name in apart)]
+    nbformat.write(notebook, tmp_path / "source.ipynb")
+    execution.execute_chapter(tmp_path / "source.ipynb", tmp_path / "executed.ipynb", parameters)
     cells = nbformat.read(tmp_path / "executed.ipynb", as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", []) if "data" in output]
     texts = [output.data.get("text/plain", "") for output in outputs]

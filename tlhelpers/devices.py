@@ -1,8 +1,6 @@
 """The hardware at hand: GPU memory, precision, seeds, and a line that says what was chosen and why."""
 
 import ctypes
-import functools
-import gc
 import os
 import platform
 import sys
@@ -153,17 +151,6 @@ def keep_memory():
         set_option(option, value)
 
 
-@functools.cache
-def settle_imports():
-    """Spares the garbage collector what imports have made: it is never garbage, and there is a great deal of it.
-
-    Building a network makes so many objects that the collector looks through all there is time and again, which costs
-    a sixth of the time of a short training. Once in a process, as nothing is given back that is spared.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def limit_threads(count):
     """Limits TensorFlow to a number of cores; before its first computation, and once.
 
@@ -197,7 +184,6 @@ def prepare_device(seed=0, *, precision="auto", deterministic=True):
     import tensorflow as tf
 
     keep_memory()
-    settle_imports()
     allowed = ["auto", "float32", "mixed_float16"]
     if precision not in allowed:
         raise ValueError(f"A precision is one of {allowed}. Received: precision={precision!r}")

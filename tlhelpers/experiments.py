@@ -150,9 +150,9 @@ def _make_record(experiment, study, table, fitted, device):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
     call = features.compile_frozen(fitted.model)
-    measured = fitted.details
+    details = experiment.asked | fitted.details
     if experiment.measures_distance:
-        measured = measured | {"domain_distance": _domain_distance(experiment, fitted.model, table)}
+        details["domain_distance"] = _domain_distance(experiment, fitted.model, table)
     prob = {part: fitting.predict(recipe, fitted.model, splits.rows_of(table, part), call) for part in parts}
     return records.make_record(
         study=study,
@@ -169,7 +169,7 @@ def _make_record(experiment, study, table, fitted, device):
         history=fitted.history,
         seconds=fitted.seconds,
         hardware=devices.hardware_facts(device),
-        details=experiment.asked | measured,
+        details=details,
     )
 
 

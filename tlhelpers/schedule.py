@@ -96,7 +96,7 @@ def begin_process(messages):
     """Prepares a process of the pool: it ends with its parent, and what it starts leaves the terminal to the build.
 
     Args:
-        messages: Path. The file to which goes what the process starts, such as a kernel, writes to stderr.
+        messages: Path. The file that takes what a kernel, or whatever else the process starts, writes to stderr.
     """
     end_with_parent()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's own, such as progress bars, stays

@@ -33,7 +33,7 @@ def plan(monkeypatch, tmp_path):
         executed=[], destinations=[], runs=set(), sites=0, weights=[], drawn=[], failing=[], edits={}, limits=set()
     )
 
-    def execute(source, destination, parameters, *, marks=None, time_limit):
+    def execute(source, destination, parameters, *, marks=None, time_limit, copied=False):
         if source.name[:2] in done.failing:
             raise execution.ChapterError(f"{source.name}, cell 3: no such petal")
         done.executed.append((source.name, parameters))

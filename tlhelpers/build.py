@@ -203,6 +203,7 @@ def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit):
             parameters,
             marks={freshness.MARK: marks[chapter]},
             time_limit=time_limit,
+            copied=schedule.copies_are_safe(),
         )
         for chapter in changes
     }

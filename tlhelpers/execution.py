@@ -14,7 +14,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from tlhelpers import drawings, files, report, settings
+from tlhelpers import drawings, files, kernels, report, settings
 
 KERNEL = "python3"
 TIME_LIMIT_SECONDS = 3600  # for one cell
@@ -33,7 +33,14 @@ class ChapterError(RuntimeError):
 
 
 def execute_chapter(
-    source, destination, parameters, *, folder=settings.PROJECT_FOLDER, marks=None, time_limit=TIME_LIMIT_SECONDS
+    source,
+    destination,
+    parameters,
+    *,
+    folder=settings.PROJECT_FOLDER,
+    marks=None,
+    time_limit=TIME_LIMIT_SECONDS,
+    copied=False,
 ):
     """Executes one notebook in a kernel of its own.
 
@@ -44,6 +51,7 @@ def execute_chapter(
         folder: Path. Where the kernel works.
         marks: dict or None. What the copy's metadata are to hold beside the run's own, such as `freshness.MARK`.
         time_limit: float or None. Seconds after which a cell is stopped and the chapter fails; None means never.
+        copied: bool. Whether the kernel begins as a copy of this process, see `kernels.CopyingKernelManager`.
 
     Returns:
         float. Wall-clock seconds.
@@ -56,6 +64,7 @@ def execute_chapter(
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise ChapterError(f"{source.name} has the parameters {sorted(known)}. Received: {unknown}")
+    options = {"kernel_manager_class": kernels.CopyingKernelManager} if copied else {}
     started = time.perf_counter()
     with files.atomic_file(destination) as temporary:
         try:
@@ -68,6 +77,7 @@ def execute_chapter(
                     cwd=str(folder),
                     execution_timeout=time_limit,
                     progress_bar=sys.stderr.isatty(),
+                    **options,
                 )
         except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise ChapterError(

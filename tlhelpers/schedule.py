@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 import psutil
+import threadpoolctl
 
 from tlhelpers import devices, settings
 
@@ -30,7 +31,8 @@ FOLLOWS = {
     "book/18_in_the_browser.ipynb": _FLOWER_MODELS,
 }
 MOST_JOBS, MEMORY_OF_A_CHAPTER = 4, 4 << 30  # bytes
-PRELOADED = ["tlhelpers.execution"]  # what every piece of work needs, and what takes seconds to load
+# What executing a chapter needs, and what every chapter loads. It takes ten seconds, once for all of them.
+PRELOADED = ["tlhelpers.execution", "ipykernel.kernelapp", "tlhelpers.chapters"]
 TYPICAL = "seconds.json"
 
 
@@ -81,15 +83,20 @@ def run_all(works, follows, *, jobs, seconds):
 def start_pool(jobs):
     """Processes that run one piece of work each: what one leaves behind in memory never reaches the next.
 
-    On Linux they are copies of one that has loaded what all of them need; elsewhere copies are not safe.
+    Where that is safe, they are copies of one that has loaded what all of them need.
     """
-    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context("forkserver" if copies_are_safe() else "spawn")
     context.set_forkserver_preload(PRELOADED)
     messages = settings.messages_file()
     messages.parent.mkdir(parents=True, exist_ok=True)
     messages.write_text("", encoding="utf-8")
     options = {"initializer": begin_process, "initargs": (messages,), "max_tasks_per_child": 1}
     return ProcessPoolExecutor(jobs, mp_context=context, **options)
+
+
+def copies_are_safe():
+    """Whether a process that has loaded TensorFlow can be copied: on Linux alone, and not where it finds a GPU."""
+    return sys.platform == "linux" and not devices.list_gpus()
 
 
 def begin_process(messages):
@@ -158,6 +165,7 @@ def run_on(cores, surroundings, work):
     os.environ.update(surroundings)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
+        threadpoolctl.threadpool_limits(len(cores))  # what is loaded already has counted all cores
     return work()
 
 

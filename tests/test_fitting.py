@@ -89,13 +89,21 @@ def test_a_network_from_scratch_updates_its_statistics_quickly(split_table, pock
 
 def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_table, tmp_path):
     recipe, fitted = follow("frozen_linear", split_table)
-    plain = fitting.predict(replace(recipe, flips=False), fitted.model, split_table)
-    both = fitting.predict(recipe, fitted.model, split_table)
-    mirrored, _ = features.extract_features(fitted.model, split_table, 64, flipped=True, cache=False)
+    plain = fitting.predict(replace(recipe, flips=False), fitted, split_table, "test")
+    both = fitting.predict(recipe, fitted, split_table, "test")
+    test = split_table[split_table["split"] == "test"]
+    mirrored, _ = features.extract_features(fitted.model, test, 64, flipped=True, cache=False)
     expected = (plain + keras.ops.convert_to_numpy(keras.ops.softmax(mirrored))) / 2
     np.testing.assert_allclose(both, expected, rtol=1e-5)
     np.testing.assert_allclose(both.sum(axis=1), 1, rtol=1e-5)
     assert np.abs(both - plain).max() > 1e-4
+
+
+def test_a_frozen_network_that_has_seen_the_pictures_is_not_asked_again(split_table, monkeypatch):
+    recipe, fitted = follow("frozen_linear", split_table, train_size=64)
+    expected = fitting.predict(recipe, replace(fitted, extractor=None), split_table, "validation")
+    monkeypatch.setattr(loaders, "load_dataset", lambda *_, **__: pytest.fail("looked at a picture"))
+    np.testing.assert_allclose(fitting.predict(recipe, fitted, split_table, "validation"), expected, atol=1e-5)
 
 
 def test_the_baseline_follows_a_recipe_too(split_table):
@@ -107,6 +115,13 @@ def test_the_baseline_follows_a_recipe_too(split_table):
 def test_early_stopping_ends_a_training_that_gets_no_better(split_table):
     _, fitted = follow_baseline(split_table, epochs=6, patience=1, rate=0.0, augment=None)
     assert len(fitted.history["loss"]) == 2
+
+
+@pytest.mark.parametrize("strategy", ["frozen_linear", "partial"])
+@pytest.mark.parametrize("views", [0, 2])
+def test_pictures_that_are_evaluated_in_the_end_are_not_looked_at_on_the_way(split_table, strategy, views):
+    _, fitted = follow(strategy, split_table[split_table["split"] != "validation"], views=views)
+    assert set(fitted.history) == {"loss", "accuracy"}
 
 
 def test_features_of_several_depths_are_standardised_and_stay_with_the_model(split_table, pocket_weights):
@@ -179,7 +194,7 @@ def test_one_plain_view_trains_as_the_whole_network_does_on_plain_images(split_t
     changes = {"augment": None, "epochs": 2, "dropout": 0.0}
     (recipe, whole), (_, behind) = (follow("partial", split_table, views=views, **changes) for views in (0, 1))
     assert behind.history["val_loss"] == pytest.approx(whole.history["val_loss"], rel=0.1)
-    one, other = (fitting.predict(recipe, fitted.model, split_table) for fitted in (whole, behind))
+    one, other = (fitting.predict(recipe, fitted, split_table, "test") for fitted in (whole, behind))
     np.testing.assert_allclose(one, other, atol=0.1)
 
 

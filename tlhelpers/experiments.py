@@ -10,7 +10,6 @@ from pathlib import Path
 from tlhelpers import (
     devices,
     explain,
-    features,
     files,
     fitting,
     loaders,
@@ -149,11 +148,10 @@ def table_of(experiment, study):
 def _make_record(experiment, study, table, fitted, device):
     recipe = experiment.recipe
     parts = set(table["split"]) - {"train"}
-    call = features.compile_frozen(fitted.model)
     details = experiment.asked | fitted.details
     if experiment.measures_distance:
         details["domain_distance"] = _domain_distance(experiment, fitted.model, table)
-    prob = {part: fitting.predict(recipe, fitted.model, splits.rows_of(table, part), call) for part in parts}
+    prob = {part: fitting.predict(recipe, fitted, table, part) for part in parts}
     return records.make_record(
         study=study,
         table=table,

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import keras
@@ -23,6 +24,9 @@ class Fitted:
         seconds: dict of float. Wall-clock seconds per stage.
         details: dict. What was measured on the way, such as `core_seconds`: how long cores have worked on all
             stages, on kept features when they were computed, and before an interruption.
+        head: keras.Model or None. Its last part, from features to logits, where the rest is frozen.
+        extractor: keras.Model or None. That rest, where it has seen all images at the recipe's `test_size`: what it
+            makes of them is kept.
     """
 
     model: keras.Model
@@ -30,6 +34,13 @@ class Fitted:
     history: dict
     seconds: dict
     details: dict = field(default_factory=dict)
+    head: keras.Model | None = None
+    extractor: keras.Model | None = None
+
+    @cached_property
+    def call(self):
+        """What `features.compile_frozen` makes of the model."""
+        return features.compile_frozen(self.model)
 
 
 class _Stage(NamedTuple):
@@ -76,13 +87,13 @@ def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=
 def _fit_recipe(recipe, network, weights, data, resume_folder):
     if network == "baseline_cnn":
         model = models.baseline_cnn(recipe.train_size, data.num_classes, seed=data.seed)
-        stages, details, fitted = [_fit(recipe, model, data, None, resume_folder)], {}, model
+        stages, details, tested = [_fit(recipe, model, data, None, resume_folder)], {}, {"model": model}
     else:
         classifier = _build_classifier(recipe, network, weights, data)
         stages, details = _fit_classifier(recipe, network, classifier, data, resume_folder)
-        model, fitted = classifier.model, classifier.resized(recipe.test_size).model
+        model, tested = classifier.model, classifier.tested(recipe)
     return Fitted(
-        model=fitted,
+        **tested,
         parameters=models.count_parameters(model),
         history=stages[-1].history,
         seconds={part: seconds for stage in stages for part, seconds in stage.seconds.items()},
@@ -94,21 +105,26 @@ def _fit_recipe(recipe, network, weights, data, resume_folder):
     )
 
 
-def predict(recipe, model, table, call=None):
-    """The class probabilities of a table's images, averaged over an image and its mirror image if the recipe says so.
+def predict(recipe, fitted, table, split):
+    """The class probabilities of one split's images, averaged over an image and its mirror image if the recipe says so.
 
     Args:
         recipe: Recipe.
-        model: keras.Model. From images of the recipe's `test_size` to logits.
-        table: pandas.DataFrame with `path`, `sha256` and `target`.
-        call: callable or None. What `features.compile_frozen` has made of the model, where it is at hand.
+        fitted: Fitted, trained as the recipe says.
+        table: pandas.DataFrame, as from `split_manifest`: the images that it was trained with.
+        split: str. A value of the column `split`.
 
     Returns:
-        float32 array `(len(table), classes)`; rows sum to one.
+        float32 array `(images, classes)`; rows sum to one.
     """
-    options = {"cache": False, "call": call or features.compile_frozen(model)}
+    rows = (table["split"] == split).to_numpy()
+    if fitted.extractor:
+        options = [{"flipped": flipped} for flipped in recipe.looks]
+        seen = [features.extract_features(fitted.extractor, table, recipe.test_size, **one)[0] for one in options]
+        return np.mean([training.predict_probabilities(fitted.head, one[rows]) for one in seen], axis=0)
+    options = {"cache": False, "call": fitted.call}
     logits = [
-        features.extract_features(model, table, recipe.test_size, flipped=flipped, **options)[0]
+        features.extract_features(fitted.model, table[rows], recipe.test_size, flipped=flipped, **options)[0]
         for flipped in recipe.looks
     ]
     return np.mean([keras.ops.convert_to_numpy(keras.ops.softmax(one)) for one in logits], axis=0)
@@ -133,13 +149,14 @@ class _Classifier:
         """From images to what the head sees."""
         return models.pooled(self.backbone, self.depths)
 
-    def resized(self, image_size):
-        """The same network for images of another size: convolutions and pooling take any."""
-        if image_size == self.backbone.input_shape[1] and not self.backbone.trainable_weights:
-            return self
-        backbone = models.build_backbone(self.network, image_size, weights=None)
+    def tested(self, recipe):
+        """What predicts at the size at which the recipe tests, as `Fitted` names it; convolutions take any size."""
+        frozen = not self.backbone.trainable_weights
+        if frozen and recipe.test_size == recipe.train_size:
+            return {"model": self.model, "head": self.head, "extractor": self.extractor}
+        backbone = models.build_backbone(self.network, recipe.test_size, weights=None)
         backbone.set_weights(self.backbone.get_weights())
-        return _Classifier(self.network, models.freeze(backbone), self.head, self.depths)
+        return {"model": models.connect(models.freeze(backbone), self.head, self.depths)}
 
 
 def _build_classifier(recipe, network, weights, data):
@@ -165,6 +182,8 @@ class _Data:
         self.rows = {part: splits.rows_of(table, part) for part in ("train", "validation")}
         self.rows["train"] = pd.concat([self.rows["train"]] * recipe.passes)
         self.steps = -(-len(self.rows["train"]) // batch_size)
+        # Where only the part that is evaluated in the end could be looked at on the way, it is not without need.
+        self.validated = recipe.patience is not None or (table["split"] == "validation").any()
 
     def load(self, part):
         """A dataset of images and one-hot targets: training images shuffled and augmented, others as they are."""
@@ -187,8 +206,11 @@ class _Views:
         self.steps, self._data = data.steps, data
         options = {"count": recipe.views, "augment": recipe.augment, "read_size": recipe.read_size, "seed": data.seed}
         train, _ = features.extract_views(beginning, data.rows["train"], recipe.train_size, **options)
-        validation, _ = features.extract_features(beginning, data.rows["validation"], recipe.train_size)
-        self._seen = {"train": train, "validation": [validation]}
+        self._seen = {"train": train}
+        self.validated = data.validated
+        if self.validated:
+            validation, _ = features.extract_features(beginning, data.rows["validation"], recipe.train_size)
+            self._seen["validation"] = [validation]
 
     def load(self, part):
         """Batches of one part: training views shuffled, another view in each epoch."""
@@ -238,8 +260,8 @@ def _fit_head(recipe, classifier, data):
     clock = _Clock()
     targets = np.tile(data.one_hot("train"), (len(recipe.looks), 1))
     sizes = {"batch_size": data.batch_size}
-    validation = None  # of a head that is trained further, nobody asks how it came about
-    if recipe.unfrozen is None:
+    validation = None
+    if recipe.unfrozen is None and data.validated:  # of a head that is trained further, nobody asks how it came about
         validation = loaders.load_arrays(extracted[0][0][rows["validation"]], data.one_hot("validation"), **sizes)
     history = head.fit(
         loaders.load_arrays(inputs, targets, shuffle=True, seed=data.seed, **sizes),
@@ -261,7 +283,7 @@ def _fit(recipe, model, data, backbone, resume_folder):
     """Trains what is unfrozen."""
     optimizer = recipes.build_optimizer(recipe, data.steps, backbone)
     model.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
-    train, validation = data.load("train"), data.load("validation")
+    train, validation = data.load("train"), data.load("validation") if data.validated else None
     stop = resume = None
     if recipe.patience:
         stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience, restore_best_weights=True)

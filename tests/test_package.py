@@ -1,12 +1,15 @@
 """The package's front door: every listed name resolves, and importing it costs next to nothing."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import tlhelpers as tl
 
@@ -72,3 +75,13 @@ def test_tensorflow_is_quiet_and_fast_unless_the_reader_says_otherwise(monkeypat
     code = f"import tlhelpers\nprint(json.dumps(os.environ[{setting!r}]))"
     assert run_in_a_new_process(code) == default
     assert run_in_a_new_process(code, **{setting: other}) == other
+
+
+def test_every_locked_version_installs_on_the_oldest_python_that_the_project_names():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = project["requires-python"].removeprefix(">=") + ".0"
+    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    locked = [line.partition("==")[0] for line in lines if "==" in line and not line.startswith((" ", "#"))]
+    asked = {name: importlib.metadata.metadata(name)["Requires-Python"] for name in locked}
+    assert len(locked) > 100
+    assert [name for name, pythons in asked.items() if oldest not in SpecifierSet(pythons or "")] == []

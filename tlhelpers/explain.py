@@ -127,7 +127,7 @@ def domain_distance(backbone, images):
     for part in _batches(len(images), STATISTICS_BATCH):
         outputs = keras.tree.flatten(network(tf.convert_to_tensor(images[part], tf.float32), training=False))
         for moment, output in zip(moments, outputs, strict=True):
-            moment.add(np.asarray(output, np.float64))
+            moment.add(np.asarray(output))
     distances = [_distance(layer, moment) for layer, moment in zip(norms, moments, strict=True)]
     return pd.Series(distances, index=[layer.name for layer in norms], name="distance")
 
@@ -192,8 +192,8 @@ class _Moments:
     def add(self, values):
         channels = values.reshape(-1, values.shape[-1])
         self.count += len(channels)
-        self._sum += channels.sum(axis=0)
-        self._squares += (channels**2).sum(axis=0)
+        self._sum += channels.sum(axis=0, dtype=np.float64)
+        self._squares += np.einsum("nc,nc->c", channels, channels, dtype=np.float64)
 
     @property
     def mean(self):

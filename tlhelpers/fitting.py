@@ -34,8 +34,8 @@ class Fitted:
     history: dict
     seconds: dict
     details: dict = field(default_factory=dict)
-    head: keras.Model | None = None
-    extractor: keras.Model | None = None
+    head: keras.Model = None
+    extractor: keras.Model = None
 
     @cached_property
     def call(self):

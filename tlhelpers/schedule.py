@@ -2,6 +2,7 @@
 
 import contextlib
 import graphlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -32,7 +33,7 @@ FOLLOWS = {
 }
 MOST_JOBS, MEMORY_OF_A_CHAPTER = 4, 4 << 30  # bytes
 # What executing a chapter needs, and what every chapter loads. It takes ten seconds, once for all of them.
-PRELOADED = ["tlhelpers.execution", "ipykernel.kernelapp", "tlhelpers.chapters"]
+COMMON = ("tlhelpers.execution", "ipykernel.kernelapp", "tlhelpers.chapters")
 TYPICAL = "seconds.json"
 
 
@@ -86,7 +87,7 @@ def start_pool(jobs):
     Where that is safe, they are copies of one that has loaded what all of them need.
     """
     context = multiprocessing.get_context("forkserver" if copies_are_safe() else "spawn")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(["tlhelpers.preloaded"])
     messages = settings.messages_file()
     messages.parent.mkdir(parents=True, exist_ok=True)
     messages.write_text("", encoding="utf-8")
@@ -107,6 +108,23 @@ def begin_process(messages):
     """
     end_with_parent()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's own, such as progress bars, stays
+    leave_terminal(messages)
+
+
+def preload():
+    """Loads what is common to all pieces of work, without a word of it on the terminal."""
+    terminal = os.dup(2)
+    leave_terminal(settings.messages_file())
+    try:
+        for name in COMMON:
+            importlib.import_module(name)
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def leave_terminal(messages):
+    """Lets what libraries and programs write to stderr go to a file, a Path, and no longer to the terminal."""
     with messages.open("ab") as file:
         os.dup2(file.fileno(), 2)
 

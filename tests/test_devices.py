@@ -104,21 +104,6 @@ def test_determinism_is_asked_for_only_when_wanted(monkeypatch, deterministic):
     assert calls == [True] * deterministic
 
 
-def optimises_graphs():
-    """Whether TensorFlow is to optimise graphs."""
-    return not tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-
-
-def test_brief_trainings_on_a_cpu_do_without_optimised_graphs(no_gpu, monkeypatch):
-    devices.prepare_device(brief=True)
-    assert not optimises_graphs()
-    devices.prepare_device()
-    assert optimises_graphs()
-    monkeypatch.setattr(devices, "list_gpus", lambda: [gpu(7, 5)])
-    devices.prepare_device(brief=True)
-    assert optimises_graphs()
-
-
 def test_a_machine_without_gpu_computes_in_float32(no_gpu):
     device = devices.prepare_device(2)
     assert (device.kind, device.precision, device.seed) == ("CPU", "float32", 2)

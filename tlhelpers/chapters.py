@@ -309,8 +309,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
         study = studies.get_study(study, drawn=chosen_profile.drawn)
     splits.check_protocol(protocol, seed)
     plotting.use_book_style()
-    device = devices.prepare_device(seed, brief=chosen_profile.drawn)
-    return Chapter(study, chosen_profile, device, protocol, seed, per_class)
+    return Chapter(study, chosen_profile, devices.prepare_device(seed), protocol, seed, per_class)
 
 
 def glue(name, value, *, digits=1):

@@ -166,16 +166,13 @@ def limit_threads(count):
         tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
-def prepare_device(seed=0, *, precision="auto", deterministic=True, brief=False):
+def prepare_device(seed=0, *, precision="auto", deterministic=True):
     """Prepares the hardware for a chapter: memory growth, precision, seeds.
 
     Args:
         seed: int. Seeds Python, NumPy and Keras.
         precision: str. `"auto"`, `"float32"` or `"mixed_float16"`.
         deterministic: bool. Whether operations must give the same bits on every run.
-        brief: bool. Whether trainings are so short that TensorFlow takes longer to optimise a graph than that saves:
-            on a CPU it then leaves graphs as they are. The first step of a MobileNetV2 from scratch takes a third of
-            the time, later ones at most a few percent more.
 
     Returns:
         Device.
@@ -196,7 +193,6 @@ def prepare_device(seed=0, *, precision="auto", deterministic=True, brief=False)
     chosen, reason = choose_precision(gpus)
     if precision != "auto":
         chosen, reason = precision, "the caller asks for it"
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": brief and not gpus})
     keras.config.set_dtype_policy(chosen)
     keras.utils.set_random_seed(seed)
     if deterministic:

@@ -100,8 +100,8 @@ def run_experiment(experiment, folder, *, threads=None):
     if experiment.is_recorded(folder):
         return experiment.path(folder)
     devices.limit_threads(threads)
+    device = devices.prepare_device(experiment.seed)
     profile = profiles.choose_profile(experiment.profile)
-    device = devices.prepare_device(experiment.seed, brief=profile.drawn)
     study = studies.get_study(experiment.study, drawn=profile.drawn)
     table = table_of(experiment, study)
     fitted = fitting.fit_recipe(

@@ -64,6 +64,7 @@ def _be_kernel(arguments, environment):
     os.environ.clear()
     os.environ.update(environment)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    multiprocessing.set_start_method(None, force=True)  # what the kernel starts begins as from an ordinary one
     asyncio.set_event_loop(asyncio.new_event_loop())  # the other one is that of the process that was copied
     matplotlib.rcParams["backend"] = INLINE  # which an ordinary kernel tells it by the environment, before it is loaded
     IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])

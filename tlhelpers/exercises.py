@@ -40,7 +40,7 @@ class RescueBudget:
 
 RESCUE = {
     "full": RescueBudget(20, 1e-3, head_epochs=2, head_rate=1e-4, unfrozen=20, epochs=1, rate=1e-5),
-    "pocket": RescueBudget(8, 1e-3, head_epochs=6, head_rate=2e-3, unfrozen=118, epochs=6, rate=3e-4),
+    "pocket": RescueBudget(12, 1e-3, head_epochs=6, head_rate=2e-3, unfrozen=118, epochs=6, rate=3e-4),
     "smoke": RescueBudget(1, 1e-3, head_epochs=1, head_rate=2e-3, unfrozen=118, epochs=1, rate=3e-4),
 }
 

@@ -282,3 +282,11 @@ def settle_statistics(network, images):
     network(images, training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def wait_for(condition, seconds=20):
+    """Waits until something is true, and returns it; at last whatever it is."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found

@@ -3,13 +3,12 @@
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
 import nbformat
 import psutil
 import pytest
-from builders import write_notebook
+from builders import wait_for, write_notebook
 
 from tlhelpers import execution, schedule
 
@@ -94,7 +93,7 @@ def test_a_copied_kernel_ends_with_the_build(tmp_path, ending):
     (tmp_path / "script.py").write_text(BUILD)
     build = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(tmp_path)], stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: place.is_file() and place.read_text())
+        wait_for(lambda: place.is_file() and place.read_text(), seconds=120)
         build.send_signal(ending)
         build.wait(timeout=20)
         assert has_ended(int(place.read_text()))
@@ -104,12 +103,4 @@ def test_a_copied_kernel_ends_with_the_build(tmp_path, ending):
 
 def has_ended(process):
     """Whether a process ends soon."""
-    return wait_for(lambda: not psutil.pid_exists(process) or psutil.Process(process).status() == "zombie", seconds=20)
-
-
-def wait_for(condition, seconds=120):
-    """Waits until something is true, and returns it; at last whatever it is."""
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return found
+    return wait_for(lambda: not psutil.pid_exists(process) or psutil.Process(process).status() == "zombie")

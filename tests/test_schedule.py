@@ -11,6 +11,7 @@ from functools import partial
 
 import psutil
 import pytest
+from builders import wait_for
 
 from tlhelpers import build, devices, schedule, settings
 
@@ -168,14 +169,6 @@ def test_nothing_runs_on_when_the_build_is_ended(tmp_path, ending):
         for process in psutil.process_iter(["cmdline"]):
             if "started by a piece" in " ".join(process.info["cmdline"] or []):
                 process.kill()
-
-
-def wait_for(condition, seconds=20):
-    """Waits until something is true, and returns it; at last whatever it is."""
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,16 @@ TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")
 def plan(monkeypatch, tmp_path):
     """Notes what would be executed and built instead of doing it."""
     done = SimpleNamespace(
-        executed=[], destinations=[], runs=set(), sites=0, weights=[], drawn=[], failing=[], edits={}, limits=set()
+        executed=[],
+        destinations=[],
+        runs=set(),
+        sites=0,
+        weights=[],
+        drawn=[],
+        failing=[],
+        edits={},
+        limits=set(),
+        loaded=0,
     )
 
     def execute(source, destination, parameters, *, marks=None, time_limit, copied=False):
@@ -52,6 +61,9 @@ def plan(monkeypatch, tmp_path):
             "chapters it follows": str(follows),
         }
 
+    def load_ahead():
+        done.loaded += 1
+
     def build_site():
         done.sites += 1
         return "index.html"
@@ -60,6 +72,7 @@ def plan(monkeypatch, tmp_path):
     monkeypatch.setattr(execution, "execute_chapter", execute)
     monkeypatch.setattr(freshness, "mark_chapter", mark)
     monkeypatch.setattr(schedule, "start_pool", lambda jobs: ThreadPoolExecutor(1))
+    monkeypatch.setattr(schedule, "load_ahead", load_ahead)
     monkeypatch.setattr(staging, "stage_source", lambda chapters, executed, repository: None)
     monkeypatch.setattr(staging, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
@@ -91,6 +104,16 @@ def test_what_has_not_changed_is_kept(plan, capsys):
     build.build_book()
     assert plan.executed == []
     assert f"0 of {len(build.list_chapters())} chapters to execute" in capsys.readouterr().out
+
+
+def test_what_chapters_need_is_loaded_ahead_where_some_were_never_executed(plan):
+    build.build_book()
+    assert plan.loaded == 1
+    build.build_book(seed=1)
+    assert plan.loaded == 1  # it is not known beforehand that all of them are to be executed
+    staging.staged(build.list_chapters()[0]).unlink()
+    build.build_book()
+    assert plan.loaded == 2
 
 
 def test_an_edited_chapter_is_executed_with_those_that_follow_it_alone(plan, capsys):

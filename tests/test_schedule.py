@@ -68,6 +68,11 @@ def test_the_longest_begins_first(tmp_path, quick):
     assert sorted(times, key=lambda name: times[name][0]) == ["b", "c", "a"]
 
 
+def test_what_much_waits_for_begins_before_what_takes_longer_alone(tmp_path, quick):
+    _, times = run(tmp_path, ["cellar", *FOLLOWS, "ground"], jobs=1, seconds={"cellar": 5, "ground": 1, "roof": 8})
+    assert sorted(times, key=lambda name: times[name][0]) == ["ground", "walls", "roof", "cellar"]
+
+
 def test_where_nothing_is_known_the_order_is_that_of_the_book(tmp_path, quick):
     _, times = run(tmp_path, ["c", "a", "b"], jobs=1)
     assert sorted(times, key=lambda name: times[name][0]) == ["c", "a", "b"]
@@ -107,6 +112,29 @@ def test_a_piece_finds_loaded_what_all_pieces_need():
         modules, threads = pool.submit(loaded).result()
     assert {*schedule.COMMON, "tensorflow"} <= modules
     assert threads == 2  # this one, and the one that waits for the end of the build
+
+
+LOADING = """
+import sys, time
+import psutil
+from tlhelpers import schedule
+
+def has_loaded_tensorflow(process):
+    return any("libtensorflow" in mapped.path for mapped in process.memory_maps())
+
+schedule.load_ahead()
+assert "tensorflow" not in sys.modules
+end = time.monotonic() + 60
+while not any(map(has_loaded_tensorflow, psutil.Process().children())):
+    assert time.monotonic() < end
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
+def test_what_all_pieces_need_can_be_loaded_before_there_is_a_piece(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
+    subprocess.run([sys.executable, "-c", LOADING], check=True)
 
 
 def loaded():

@@ -122,10 +122,12 @@ def build_book(
     jobs = schedule.choose_jobs(jobs)
     if repository:
         staging.check_repository(repository)
+    chapters = list_chapters()
+    if not all(staging.staged(chapter).is_file() for chapter in chapters):
+        schedule.load_ahead()
     study = studies.get_study("flowers", drawn=chosen.drawn)
     sources.prepare_images(study)
     checkpoints.find_weights(checkpoints.WEIGHT_FILES[chosen.weights][chosen.backbone or study.backbone])
-    chapters = list_chapters()
     parameters = {"PROFILE": profile, "PROTOCOL": protocol, "SEED": seed}
     marks = mark_chapters(chapters, parameters, drawn=chosen.drawn)
     changes = list_changes(chapters, marks, only)

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing import forkserver
 
 import psutil
 import threadpoolctl
@@ -40,8 +41,8 @@ TYPICAL = "seconds.json"
 def run_all(works, follows, *, jobs, seconds):
     """Runs pieces of work side by side, each after those it follows; says how far it has come.
 
-    Of those that could begin, the longest does, and where nothing is known of them the first. A piece that fails stops
-    those that follow it, and no other.
+    Of those that could begin, the one does whose end, with all that follows it, is farthest; where nothing is known of
+    them the first. A piece that fails stops those that follow it, and no other.
 
     Args:
         works: dict from a name to a function without arguments that can be sent to another process; it returns how
@@ -56,10 +57,11 @@ def run_all(works, follows, *, jobs, seconds):
     sorter = graphlib.TopologicalSorter({name: set(follows.get(name, ())) & set(works) for name in works})
     sorter.prepare()
     failures, ready, running, estimate = {}, [], {}, Estimate(works, seconds, jobs)
+    farthest = times_to_the_end(works, follows, estimate.usual)
     shares = share_cores(jobs)
     with start_pool(jobs) as pool, ended_together():
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=estimate.usual, reverse=True)
+            ready = sorted([*ready, *sorter.get_ready()], key=farthest.get, reverse=True)
             if not ready and not running:
                 break  # all that is left follows what has failed
             while ready and len(running) < jobs:
@@ -81,18 +83,50 @@ def run_all(works, follows, *, jobs, seconds):
     return failures | behind
 
 
+def times_to_the_end(names, follows, usual):
+    """How long each piece takes, together with the longest chain of those that follow it one after the other.
+
+    Args:
+        names: collection of str.
+        follows: dict from a name to the names of those it follows; names that are not in `names` are left out.
+        usual: callable from a name to float. Seconds that a piece takes alone.
+
+    Returns:
+        dict from a name to float, seconds.
+    """
+    order = graphlib.TopologicalSorter({name: set(follows.get(name, ())) & set(names) for name in names})
+    times = dict.fromkeys(names, 0.0)
+    for name in reversed([*order.static_order()]):  # those that follow a piece have given it their time before
+        times[name] += usual(name)
+        for earlier in set(follows.get(name, ())) & set(names):
+            times[earlier] = max(times[earlier], times[name])
+    return times
+
+
 def start_pool(jobs):
     """Processes that run one piece of work each: what one leaves behind in memory never reaches the next.
 
     Where that is safe, they are copies of one that has loaded what all of them need.
     """
     context = multiprocessing.get_context("forkserver" if copies_are_safe() else "spawn")
-    context.set_forkserver_preload(["tlhelpers.preloaded"])
+    options = {"initializer": begin_process, "initargs": (_prepare_copies(),), "max_tasks_per_child": 1}
+    return ProcessPoolExecutor(jobs, mp_context=context, **options)
+
+
+def load_ahead():
+    """Lets the process that others are copied from load while this one goes on, where copies are safe."""
+    if copies_are_safe():
+        _prepare_copies()
+        forkserver.ensure_running()
+
+
+def _prepare_copies():
+    """Says what is loaded before a process is copied; returns the Path of the file that takes its messages."""
+    multiprocessing.set_forkserver_preload(["tlhelpers.preloaded"])
     messages = settings.messages_file()
     messages.parent.mkdir(parents=True, exist_ok=True)
     messages.write_text("", encoding="utf-8")
-    options = {"initializer": begin_process, "initargs": (messages,), "max_tasks_per_child": 1}
-    return ProcessPoolExecutor(jobs, mp_context=context, **options)
+    return messages
 
 
 def copies_are_safe():

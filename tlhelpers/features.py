@@ -194,7 +194,7 @@ def compile_frozen(model):
     """A compiled inference call with the weights as constants.
 
     What is constant TensorFlow folds: normalisation into convolutions. On two cores this is a third faster than
-    `model.predict`. It is traced once, whatever the size of a batch.
+    `model.predict`. It is traced once, whatever the size of a batch, when it is first called.
 
     Args:
         model: keras.Model of one input and one output.
@@ -211,7 +211,7 @@ def compile_frozen(model):
         outputs, _ = model.stateless_call(*constants, images, training=False)
         return outputs
 
-    return call.get_concrete_function()
+    return call
 
 
 def _extract_part(saved, part, image_size, threads):

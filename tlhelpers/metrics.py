@@ -166,13 +166,13 @@ def bootstrap_interval(y_true, y_prob, *, metric="accuracy", seed=0, samples=BOO
     Returns:
         tuple of two floats in 0..1.
     """
-    y_true, y_prob, generator = np.asarray(y_true), np.asarray(y_prob), np.random.default_rng(seed)
-    count = len(y_true)
+    look, measure = PAIRED_METRICS[metric]
+    seen, generator = look(np.asarray(y_true), np.asarray(y_prob)), np.random.default_rng(seed)
+    count = len(seen)
     if metric == "accuracy":  # a resample's count of right answers, drawn at once
-        draws = generator.binomial(count, _accuracy(y_true, y_prob), size=samples) / count
+        draws = generator.binomial(count, measure(seen), size=samples) / count
     else:
-        resamples = (generator.integers(0, count, count) for _ in range(samples))
-        draws = [PAIRED_METRICS[metric](y_true[rows], y_prob[rows]) for rows in resamples]
+        draws = [measure(seen[generator.integers(0, count, count)]) for _ in range(samples)]
     tail = (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
@@ -241,13 +241,13 @@ def bootstrap_difference(y_true, y_prob_a, y_prob_b, *, metric="accuracy", seed=
     Source:
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     """
-    y_true, models, measure = _paired(y_true, y_prob_a, y_prob_b, metric)
+    models, measure = _paired(y_true, y_prob_a, y_prob_b, metric)
 
     def difference(rows):
-        before, after = (measure(y_true[rows], y_prob[rows]) for y_prob in models)
+        before, after = (measure(seen[rows]) for seen in models)
         return after - before
 
-    count = len(y_true)
+    count = models.shape[1]
     generator = np.random.default_rng(seed)
     differences = [difference(generator.integers(0, count, count)) for _ in range(samples)]
     tail = (1 - CONFIDENCE_LEVEL) / 2
@@ -275,11 +275,11 @@ def permutation_test(y_true, y_prob_a, y_prob_b, *, metric="macro_f1", seed=0, s
     Raises:
         ValueError: when the metric is unknown or the models do not stand on the same images.
     """
-    y_true, models, measure = _paired(y_true, y_prob_a, y_prob_b, metric)
-    rows = np.arange(len(y_true))
+    models, measure = _paired(y_true, y_prob_a, y_prob_b, metric)
+    rows = np.arange(models.shape[1])
 
     def difference(first, second):
-        before, after = (measure(y_true, models[which, rows]) for which in (first, second))
+        before, after = (measure(models[which, rows]) for which in (first, second))
         return after - before
 
     result = stats.permutation_test(
@@ -363,23 +363,28 @@ def top_confusions(y_true, y_prob, class_names, *, count=TOP_CONFUSIONS):
     return [(class_names[t], class_names[p], int(matrix[t, p])) for t, p in pairs[order] if matrix[t, p]]
 
 
-def _accuracy(y_true, y_prob):
-    return float((y_prob.argmax(axis=1) == y_true).mean())
-
-
-def _macro_f1(y_true, y_prob):
-    classes = y_prob.shape[1]
-    y_pred = y_prob.argmax(axis=1)
-    hits = np.bincount(y_true[y_true == y_pred], minlength=classes)
-    named = np.bincount(y_true, minlength=classes) + np.bincount(y_pred, minlength=classes)
+def _macro_f1(seen):
+    target, answer, classes = seen[:, 0], seen[:, 1], seen[0, 2]
+    hits = np.bincount(target[target == answer], minlength=classes)
+    named = np.bincount(target, minlength=classes) + np.bincount(answer, minlength=classes)
     return float((2 * hits / np.maximum(named, 1)).mean())
 
 
-PAIRED_METRICS = {"accuracy": _accuracy, "macro_f1": _macro_f1, "ece": expected_calibration_error}
+def _see_answers(y_true, y_prob):
+    """Of each image: its class, the one that is answered, and how many there are."""
+    return np.stack([y_true, y_prob.argmax(axis=1), np.full(len(y_true), y_prob.shape[1])], axis=1)
+
+
+# What is seen of each image once, and what a metric makes of any choice of images: resampling takes thousands.
+PAIRED_METRICS = {
+    "accuracy": (lambda y_true, y_prob: y_prob.argmax(axis=1) == y_true, lambda right: float(right.mean())),
+    "macro_f1": (_see_answers, _macro_f1),
+    "ece": (lambda *predictions: np.stack(grade(*predictions), axis=1), lambda graded: calibration_gap(*graded.T)),
+}
 
 
 def _paired(y_true, y_prob_a, y_prob_b, metric):
-    """Two models' predictions as one array `(2, n, classes)` beside the targets and the metric's function."""
+    """What a metric sees of two models' predictions, an array `(2, n, …)`, and what it makes of it."""
     if metric not in PAIRED_METRICS:
         raise ValueError(f"A metric is one of {list(PAIRED_METRICS)}. Received: metric={metric!r}")
     y_true, y_prob_a, y_prob_b = (np.asarray(values) for values in (y_true, y_prob_a, y_prob_b))
@@ -388,7 +393,8 @@ def _paired(y_true, y_prob_a, y_prob_b, metric):
             "A paired comparison needs both models' predictions on the same images, at least one. "
             f"Received: {len(y_true)} images, y_prob_a.shape={y_prob_a.shape}, y_prob_b.shape={y_prob_b.shape}"
         )
-    return y_true, np.stack([y_prob_a, y_prob_b]), PAIRED_METRICS[metric]
+    look, measure = PAIRED_METRICS[metric]
+    return np.stack([look(y_true, y_prob) for y_prob in (y_prob_a, y_prob_b)]), measure
 
 
 def _as_logits(y_prob):

@@ -92,7 +92,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
     """The grid of how much of a backbone moves, and at what rate: few images, evaluated on validation.
 
     Args:
-        profile: Profile. Its `grid_depths`, `grid_rates` and `grid_epochs` are the grid's.
+        profile: Profile. Its `grid_depths`, `grid_rates`, `grid_epochs` and `grid_views` are the grid's.
         network: str. A key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -105,7 +105,13 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
     return {
         cell: Experiment(
             network,
-            replace(recipe, strategy=f"depth-{part}-rate-{rate:g}", unfrozen=part, rate=rate),
+            replace(
+                recipe,
+                strategy=f"depth-{part}-rate-{rate:g}",
+                unfrozen=part,
+                rate=rate,
+                views=profile.grid_views if part != "all" else 0,
+            ),
             seed,
             protocol=protocol,
             profile=profile.name,

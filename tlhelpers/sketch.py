@@ -81,7 +81,8 @@ def petal_outline(length, width, tip, start=0.0):
 
 def near_colour(rng, hue, *, value=1.0, spread=0.03, alpha=255):
     """An RGBA colour near a hue."""
-    shift = rng.standard_normal(3) * spread
+    shift = (rng.standard_normal(3) * spread).tolist()
+    hue, value = [float(part) for part in hue], float(value)  # with NumPy's numbers it takes three times as long
     h, s, v = (hue[0] + shift[0] / 3) % 1, hue[1] + shift[1], hue[2] * value + shift[2]
     rgb = colorsys.hsv_to_rgb(h, min(max(s, 0), 1), min(max(v, 0), 1))
     return (*(int(255 * channel) for channel in rgb), alpha)

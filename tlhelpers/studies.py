@@ -203,7 +203,7 @@ DEEPWEEDS = Study(
     ),
     image_size=224,
     drawn_size=96,
-    drawn_counts=dict.fromkeys(WEEDS, 160) | {"negative": 1000},
+    drawn_counts=dict.fromkeys(WEEDS, 120) | {"negative": 750},
     backbone="resnet50",
     published_count=17_509,
     published_test_count=3_501,

@@ -203,8 +203,9 @@ def _draw_shoot(draw, rng, weed, place, hue):
     stalk = sketch.near_colour(rng, hue, value=0.7)
     draw.line(place.points(np.array([[0.0, 0.0], [1.0, 0.0]])), fill=stalk, width=max(1, int(0.02 * place.radius)))
     angle, leaf = rng.uniform(*weed.angle), rng.uniform(*weed.leaf)
+    sides = [sketch.rotation(side * angle).T for side in (-1, 1)]
     for at in np.linspace(0.12, 1.0, count):
-        for side in (-1, 1):
+        for turn in sides:
             outline = sketch.petal_outline(leaf * (1.1 - 0.3 * at), rng.uniform(*weed.width), rng.uniform(*weed.tip))
-            turned = outline @ sketch.rotation(side * angle).T + np.array([at, 0.0])
+            turned = outline @ turn + np.array([at, 0.0])
             draw.polygon(place.points(turned), fill=sketch.near_colour(rng, hue, value=rng.uniform(0.8, 1.1)))

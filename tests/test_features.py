@@ -196,6 +196,17 @@ def test_features_kept_without_their_core_seconds_are_computed_again(network, ta
     assert features.extraction_core_seconds(network, table, SIDE) > 0
 
 
+def test_a_frozen_network_is_traced_once_when_it_is_first_called_with_the_weights_of_before(network, table):
+    call = features.compile_frozen(network)
+    assert call.experimental_get_tracing_count() == 0
+    expected = predict(network, table)
+    network.set_weights([weight + 1 for weight in network.get_weights()])
+    images = loaders.read_images(table, SIDE).astype("float32")
+    for count in (2, 15):
+        np.testing.assert_allclose(call(images[:count]), expected[:count], rtol=0, atol=1e-4)
+    assert call.experimental_get_tracing_count() == 1
+
+
 def test_views_are_random_differ_from_each_other_and_are_the_same_for_a_seed(network, table):
     views, seconds = features.extract_views(network, table, SIDE, count=2, seed=3)
     plain, _ = features.extract_features(network, table, SIDE)

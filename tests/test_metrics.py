@@ -329,6 +329,15 @@ def test_a_difference_is_that_of_the_evaluated_metric(compare, metric):
     assert result["difference"] == pytest.approx(after - before)
 
 
+@pytest.mark.parametrize("metric", metrics.PAIRED_METRICS)
+def test_what_is_seen_of_images_once_measures_any_choice_of_them(metric):
+    y_true, y_prob = draw_predictions()
+    look, measure = metrics.PAIRED_METRICS[metric]
+    for rows in ([3, 3, 0], y_true == 0, slice(10, 40)):  # the second without most classes
+        direct = metrics.evaluate(y_true[rows], y_prob[rows], NAMES)[metric]
+        assert measure(look(y_true, y_prob)[rows]) == pytest.approx(direct)
+
+
 @pytest.mark.parametrize("compare", [metrics.bootstrap_difference, metrics.permutation_test])
 def test_a_paired_comparison_follows_its_seed(compare):
     y_true, first = draw_predictions()

@@ -61,6 +61,13 @@ def test_the_grid_of_depths_pairs_every_depth_with_every_rate():
         assert (experiment.protocol, experiment.seed, experiment.profile) == ("published", 2, "pocket")
 
 
+def test_where_the_last_layers_move_drawings_have_a_view_for_each_epoch_and_photographs_new_ones():
+    for profile in (profiles.POCKET, profiles.SMOKE):
+        views = {depth: one.recipe.views for (depth, _), one in plans.plan_depths(profile, "mobilenetv2_035").items()}
+        assert views == {"last 6 layers": profile.grid_epochs, "everything": 0}
+    assert {one.recipe.views for one in plans.plan_depths(profiles.FULL, "mobilenetv2_100").values()} == {0}
+
+
 def test_the_grid_of_sizes_shows_a_small_set_more_often():
     cells = plans.plan_sizes(profiles.FULL, "mobilenetv2_100")
     assert {experiment.network for (way, _), experiment in cells.items() if way == "from scratch"} == {"baseline_cnn"}

@@ -115,26 +115,27 @@ def test_a_piece_finds_loaded_what_all_pieces_need():
 
 
 LOADING = """
-import sys, time
-import psutil
+import sys
 from tlhelpers import schedule
-
-def has_loaded_tensorflow(process):
-    return any("libtensorflow" in mapped.path for mapped in process.memory_maps())
-
 schedule.load_ahead()
 assert "tensorflow" not in sys.modules
-end = time.monotonic() + 60
-while not any(map(has_loaded_tensorflow, psutil.Process().children())):
-    assert time.monotonic() < end
-    time.sleep(0.1)
+input()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
 def test_what_all_pieces_need_can_be_loaded_before_there_is_a_piece(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
-    subprocess.run([sys.executable, "-c", LOADING], check=True)
+    build = subprocess.Popen([sys.executable, "-c", LOADING], stdin=subprocess.PIPE)
+    try:
+        assert wait_for(lambda: any(map(has_loaded_tensorflow, psutil.Process(build.pid).children())), seconds=60)
+    finally:
+        build.communicate(b"\n")
+    assert build.returncode == 0
+
+
+def has_loaded_tensorflow(process):
+    return any("libtensorflow" in mapped.path for mapped in process.memory_maps())
 
 
 def loaded():

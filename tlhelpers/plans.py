@@ -92,7 +92,8 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
     """The grid of how much of a backbone moves, and at what rate: few images, evaluated on validation.
 
     Args:
-        profile: Profile. Its `grid_depths`, `grid_rates`, `grid_epochs` and `grid_views` are the grid's.
+        profile: Profile. Its `grid_depths`, `grid_rates` and `grid_epochs` are the grid's. Drawings pass
+            layers that do not move once for all rates, in a view for each epoch.
         network: str. A key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -110,7 +111,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
                 strategy=f"depth-{part}-rate-{rate:g}",
                 unfrozen=part,
                 rate=rate,
-                views=profile.grid_views if part != "all" else 0,
+                views=profile.grid_epochs if profile.drawn and part != "all" else 0,
             ),
             seed,
             protocol=protocol,

@@ -26,8 +26,6 @@ class Profile:
         grid_scratch_epochs: int. The same for a network from scratch, which needs more; fewer where it stops early.
         grid_depths: tuple of str. Keys of `plans.DEPTHS`: what moves in the grid of depth and rate.
         grid_rates: tuple of float. The learning rates of that grid.
-        grid_views: int. How many views of each image pass the frozen part of a network in that grid, once for all
-            rates; 0 takes new ones through the whole network every epoch.
         grid_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the grid of sizes.
         grid_per_class: tuple of int. How many training images of each class, from few to many.
         domain_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the comparison of domains.
@@ -51,7 +49,6 @@ class Profile:
     grid_scratch_epochs: int
     grid_depths: tuple
     grid_rates: tuple
-    grid_views: int
     grid_ways: tuple
     grid_per_class: tuple
     domain_ways: tuple
@@ -81,7 +78,6 @@ FULL = Profile(
     grid_scratch_epochs=24,
     grid_depths=("last 6 layers", "from the middle on", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
-    grid_views=0,
     grid_ways=("from scratch", "frozen", "everything moves"),
     grid_per_class=(5, 10, 20, 50, 100, 200),
     domain_ways=("frozen", "everything moves"),
@@ -104,7 +100,6 @@ POCKET = Profile(
     grid_scratch_epochs=6,
     grid_depths=("last 6 layers", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
-    grid_views=3,
     grid_ways=("from scratch", "frozen"),
     grid_per_class=(5, 15, 50),
     domain_ways=("frozen",),
@@ -120,7 +115,6 @@ SMOKE = replace(
     grid_epochs=1,
     grid_scratch_epochs=3,
     grid_rates=(1e-3,),
-    grid_views=1,
     grid_per_class=(25, 50),
 )
 PROFILES = {profile.name: profile for profile in (POCKET, FULL, SMOKE)}

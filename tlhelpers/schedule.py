@@ -54,10 +54,11 @@ def run_all(works, follows, *, jobs, seconds):
     Returns:
         dict from a name that failed, or was not begun, to the reason, str.
     """
-    sorter = graphlib.TopologicalSorter({name: set(follows.get(name, ())) & set(works) for name in works})
+    graph = {name: set(follows.get(name, ())) & set(works) for name in works}
+    sorter = graphlib.TopologicalSorter(graph)
     sorter.prepare()
     failures, ready, running, estimate = {}, [], {}, Estimate(works, seconds, jobs)
-    farthest = times_to_the_end(works, follows, estimate.usual)
+    farthest = times_to_the_end(graph, estimate.usual)
     shares = share_cores(jobs)
     with start_pool(jobs) as pool, ended_together():
         while sorter.is_active():
@@ -83,22 +84,20 @@ def run_all(works, follows, *, jobs, seconds):
     return failures | behind
 
 
-def times_to_the_end(names, follows, usual):
+def times_to_the_end(graph, usual):
     """How long each piece takes, together with the longest chain of those that follow it one after the other.
 
     Args:
-        names: collection of str.
-        follows: dict from a name to the names of those it follows; names that are not in `names` are left out.
+        graph: dict from a name to the names of those it follows, a set of keys of the same dict.
         usual: callable from a name to float. Seconds that a piece takes alone.
 
     Returns:
         dict from a name to float, seconds.
     """
-    order = graphlib.TopologicalSorter({name: set(follows.get(name, ())) & set(names) for name in names})
-    times = dict.fromkeys(names, 0.0)
-    for name in reversed([*order.static_order()]):  # those that follow a piece have given it their time before
+    times = dict.fromkeys(graph, 0.0)
+    for name in reversed([*graphlib.TopologicalSorter(graph).static_order()]):  # what follows a piece stands before it
         times[name] += usual(name)
-        for earlier in set(follows.get(name, ())) & set(names):
+        for earlier in graph[name]:
             times[earlier] = max(times[earlier], times[name])
     return times
 

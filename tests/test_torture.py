@@ -1,5 +1,6 @@
 """Torture: work killed at random moments, and pictures damaged in random ways. `make torture` does more of both."""
 
+import functools
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ import torture_works
 from builders import Website, draw_flower, encode, write_archive
 from PIL import Image
 
-from tlhelpers import manifest
+from tlhelpers import devices, manifest, schedule
 
 ALL_KILLS = sum(torture_works.WORKS.values())
 DOWNLOAD_BYTES = 3_000_000
@@ -214,8 +215,9 @@ def test_every_damaged_picture_gets_a_verdict_and_what_is_readable_reaches_the_n
         paths[-1].write_bytes(samples[0][1])
     labels = ["one", "other"] * (len(paths) // 2 - 1)
     listed = pd.DataFrame({"path": paths, "label": [*labels[: len(paths) - 2], "one", "other"], "part": ""})
-    with ProcessPoolExecutor(1, mp_context=starter) as apart:
-        found, peak = apart.submit(torture_works.look_at_pictures, listed).result()
+    look = functools.partial(torture_works.look_at_pictures, listed)
+    with ProcessPoolExecutor(1, starter) as apart:
+        found, peak = apart.submit(schedule.run_on, set(devices.list_cores()), dict(os.environ), look).result()
     assert set(found) <= {*manifest.READABLE, *UNUSABLE}
     counts = {verdict: found.count(verdict) for verdict in sorted(set(found))}
     assert 0 < sum(verdict in manifest.READABLE for verdict in found) < len(found) == len(paths)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tlhelpers import loaders, models, training
+from tlhelpers import devices, loaders, models, training
 
 SIDE = 32
 
@@ -161,6 +161,22 @@ def test_a_step_with_a_loss_for_each_of_several_outputs_is_traced_once(tmp_path)
     model.fit(np.eye(4), targets, batch_size=4, epochs=2, verbose=0, callbacks=[resume])
     assert counted.traces == 1
     assert set(resume.history) == {"loss", "one_loss", "other_loss"}
+
+
+@pytest.mark.parametrize("gpus", [[], [{"name": "a GPU", "compute_capability": (8, 0)}]])
+def test_on_a_cpu_graphs_are_not_rewritten_while_training_lasts(tmp_path, monkeypatch, gpus):
+    def look(*_, **__):
+        seen.append(bool(tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer")))
+
+    seen = []
+    monkeypatch.setattr(devices, "list_gpus", lambda: gpus)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    data = np.eye(4), np.arange(4) % 3
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+    model.fit(*data, validation_data=data, verbose=0, callbacks=[training.Resume(tmp_path / "state"), watch])
+    look()
+    assert seen == [not gpus, False]
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy])

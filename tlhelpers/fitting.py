@@ -250,7 +250,8 @@ def _fit_unfrozen(recipe, classifier, data, resume_folder):
 def _fit_head(recipe, classifier, data):
     """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
     head, asked = classifier.head, (classifier.extractor, data.table, recipe.train_size)
-    extracted = [features.extract_features(*asked, flipped=flipped) for flipped in recipe.looks]
+    call = features.compile_frozen(classifier.extractor)  # traced once for all looks, or never where they are kept
+    extracted = [features.extract_features(*asked, flipped=flipped, call=call) for flipped in recipe.looks]
     rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
     inputs = np.concatenate([seen[rows["train"]] for seen, _ in extracted])
     if recipe.several_depths:
@@ -284,23 +285,23 @@ def _fit(recipe, model, data, backbone, resume_folder):
     optimizer = recipes.build_optimizer(recipe, data.steps, backbone)
     model.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
     train, validation = data.load("train"), data.load("validation") if data.validated else None
-    stop = resume = None
+    stop = None
     if recipe.patience:
         stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience, restore_best_weights=True)
+    start = training.QuickStart()
     if resume_folder:
-        resume = training.Resume(resume_folder, data=train, early_stopping=stop)
+        start = training.Resume(resume_folder, data=train, early_stopping=stop)
     clock = _Clock()
-    training.make_variables(model)
     history = model.fit(
         train,
         validation_data=validation,
         epochs=recipe.epochs,
         shuffle=False,  # the dataset shuffles itself
-        callbacks=[callback for callback in (stop, resume) if callback],
+        callbacks=[callback for callback in (stop, start) if callback],
         verbose=0,
     ).history
-    if resume:
-        return _Stage(resume.history, {"training": resume.seconds}, {"training": resume.core_seconds})
+    if resume_folder:
+        return _Stage(start.history, {"training": start.seconds}, {"training": start.core_seconds})
     seconds, core_seconds = clock.read()
     return _Stage(history, {"training": seconds}, {"training": core_seconds})
 

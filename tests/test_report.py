@@ -12,7 +12,8 @@ ENDED = {"duration": 61.7, "end_time": "2026-11-27T15:29:33.451564+00:00"}
 WATCHES = """
 import subprocess, sys
 from tlhelpers import report
-EATS = "held = bytearray(200 << 20); held[::4096] = b'1' * len(held[::4096]); import time; time.sleep(1.5)"
+seconds = 2 * report.SAMPLING_SECONDS
+EATS = f"held = bytearray(200 << 20); held[::4096] = b'1' * len(held[::4096]); import time; time.sleep({seconds})"
 with report.watch_memory() as memory:
     subprocess.run([sys.executable, "-c", EATS], check=True)
 print(memory["peak_bytes"])

@@ -31,6 +31,27 @@ def test_probabilities_of_a_dataset_equal_those_of_its_array(table):
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
+def test_a_model_is_traced_once_for_all_parts_it_predicts_and_as_its_weights_are_now():
+    class Traced(keras.layers.Dense):
+        traces = 0
+
+        def call(self, inputs):
+            self.traces += 1
+            return super().call(inputs)
+
+    layer = Traced(2, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    layer.traces = 0
+    inputs = np.arange(210.0).reshape(70, 3)  # two whole batches and a part of one
+    batches = tf.data.Dataset.from_tensor_slices(inputs.astype("float32")).batch(30)
+    for part in (inputs, inputs[:33], batches):
+        outputs = training.predict_outputs(model, part)
+        np.testing.assert_allclose(outputs, np.repeat(inputs.sum(axis=1)[: len(outputs), None], 2, axis=1))
+    model.set_weights([np.zeros((3, 2)), np.ones(2)])
+    np.testing.assert_array_equal(training.predict_outputs(model, inputs), np.ones((70, 2)))
+    assert layer.traces == 1
+
+
 def test_large_logits_stay_probabilities():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(1e4)])
     probabilities = training.predict_probabilities(model, np.array([[1.0, 2.0, -3.0]]))

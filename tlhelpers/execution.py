@@ -11,12 +11,14 @@ import nbformat
 import numpy as np
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from tlhelpers import drawings, files, kernels, report, settings
 
 KERNEL = "python3"
+ENGINE = "saving_at_the_end"
 TIME_LIMIT_SECONDS = 3600  # for one cell
 JPEG_QUALITY, WORTH_IT = 90, 0.5  # percent; the share of a PNG's bytes below which a JPEG takes its place
 TRACEBACK_LINES = 12
@@ -26,6 +28,21 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 STARTUP_MESSAGE = re.compile(
     r"WARNING: All log messages before absl::InitializeLog|I0000 \d|W0000 .*tf_tfl_flatbuffer_helpers|INFO:"
 )
+
+
+class _SavingAtTheEnd(NBClientEngine):
+    """Saves a run when it has ended, well or not, where papermill saves it before and after each cell."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+        destination, nb_man.output_path = nb_man.output_path, None
+        try:
+            super().execute_managed_notebook(nb_man, kernel_name, **options)
+        finally:
+            nb_man.output_path = destination
+
+
+papermill_engines.register(ENGINE, _SavingAtTheEnd)
 
 
 class ChapterError(RuntimeError):
@@ -73,6 +90,7 @@ def execute_chapter(
                     str(source),
                     str(temporary),
                     parameters=parameters,
+                    engine_name=ENGINE,
                     kernel_name=KERNEL,
                     cwd=str(folder),
                     execution_timeout=time_limit,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlhelpers import loaders, models, widgets
+from tlhelpers import loaders, models, training, widgets
 
 LOWEST_VALIDATION, HIGHEST_TRAINING = 0.85, 0.92  # the window that the source asks for
 GOOD_VALIDATION, SMALL_GAP = 0.95, 0.03  # ours
@@ -207,7 +207,7 @@ def _check_validation_data(reported, model, chapter, same):
     if not same:
         return Condition(name, False, "not measured", "Mend the architecture first.")
     rows = chapter.rows("validation")
-    logits = model.predict(loaders.load_dataset(rows, chapter.image_size, cache="none"), verbose=0)
+    logits = training.predict_outputs(model, loaders.load_dataset(rows, chapter.image_size, cache="none"))
     measured = float((logits.argmax(axis=1) == rows["target"]).mean())
     holds = bool(np.min(np.abs(np.asarray(reported) - measured)) <= SAME)
     advice = "" if holds else "Pass the given `validation` to `fit`, unchanged."

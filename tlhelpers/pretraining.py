@@ -197,7 +197,7 @@ def probe_accuracy(extractor, probe):
         float in 0..1. Accuracy on the pictures that do not train.
     """
     images, targets, train = probe
-    features = extractor.predict(images, batch_size=BATCH_SIZE, verbose=0)
+    features = training.predict_outputs(extractor, images)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     classifier.fit(features[train], targets[train])
     return float(classifier.score(features[~train], targets[~train]))

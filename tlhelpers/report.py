@@ -12,7 +12,7 @@ import psutil
 from tlhelpers import devices, files, records
 
 TEXT = "execution_report.md"
-SAMPLING_SECONDS = 0.5
+SAMPLING_SECONDS = 2  # to look at the processes of a system takes tens of milliseconds
 MEBIBYTE, GIBIBYTE = 1 << 20, 1 << 30
 FACT = re.compile("<dt>(.*?)</dt><dd>(.*?)</dd>")
 # What builds the pages, beside what the numbers depend on.
@@ -24,7 +24,7 @@ def watch_memory():
     """Watches how much memory the processes take that this one has started.
 
     Yields:
-        dict whose `peak_bytes` (int) is the most they had in memory together, looked at twice a second.
+        dict whose `peak_bytes` (int) is the most they had in memory together, looked at every other second.
     """
     found, over = {"peak_bytes": 0}, threading.Event()
 

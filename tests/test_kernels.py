@@ -10,7 +10,7 @@ import psutil
 import pytest
 from builders import wait_for, write_notebook
 
-from tlhelpers import execution, schedule
+from tlhelpers import execution, kernels, schedule
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
 
@@ -54,6 +54,19 @@ def test_a_copied_kernel_has_loaded_what_others_load_and_computes_the_same(tmp_p
     assert copied[1:] == ordinary[1:]
 
 
+def test_a_copied_kernel_keeps_few_of_the_calls_that_its_process_was_busy_with(tmp_path):
+    cell = "import traceback\nprint([entry.name for entry in traceback.extract_stack()])"
+    (calls,) = texts(execute(tmp_path, cell))
+    assert "execute_chapter" in calls
+    assert "execute_notebook" not in calls
+
+
+def test_a_copy_that_nobody_asks_for_ends():
+    with kernels.copying_manager() as manager:
+        assert psutil.pid_exists(manager.copy.pid)
+    assert manager.copy.wait() == 0
+
+
 def test_figures_of_a_copied_kernel_stand_in_the_notebook(tmp_path):
     figure = execute(tmp_path, FIGURE).cells[-1].outputs[0]
     assert "image/png" in figure.data
@@ -77,7 +90,7 @@ BUILD = """
 import sys
 from functools import partial
 from pathlib import Path
-from tlhelpers import execution, schedule
+from tlhelpers import execution, kernels, schedule
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -1,6 +1,7 @@
 """Runs one chapter in a kernel of its own, and makes of it what a page is built from."""
 
 import base64
+import contextlib
 import io
 import re
 import shutil
@@ -68,7 +69,7 @@ def execute_chapter(
         folder: Path. Where the kernel works.
         marks: dict or None. What the copy's metadata are to hold beside the run's own, such as `freshness.MARK`.
         time_limit: float or None. Seconds after which a cell is stopped and the chapter fails; None means never.
-        copied: bool. Whether the kernel begins as a copy of this process, see `kernels.CopyingKernelManager`.
+        copied: bool. Whether the kernel begins as a copy of this process, see `kernels.copying_manager`.
 
     Returns:
         float. Wall-clock seconds.
@@ -81,9 +82,10 @@ def execute_chapter(
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise ChapterError(f"{source.name} has the parameters {sorted(known)}. Received: {unknown}")
-    options = {"kernel_manager_class": kernels.CopyingKernelManager} if copied else {}
     started = time.perf_counter()
-    with files.atomic_file(destination) as temporary:
+    copy = kernels.copying_manager() if copied else contextlib.nullcontext()
+    with copy as manager, files.atomic_file(destination) as temporary:
+        options = {"kernel_manager_class": manager} if manager else {}
         try:
             with report.watch_memory() as memory:
                 papermill.execute_notebook(

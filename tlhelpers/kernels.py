@@ -13,36 +13,60 @@ LAUNCHER = "ipykernel_launcher"  # what a command that starts an ordinary kernel
 INLINE = "module://matplotlib_inline.backend_inline"
 
 
-class CopyingKernelManager(AsyncKernelManager):
-    """Starts a kernel as a copy of this process, which may have loaded TensorFlow but not computed with it.
+@contextlib.contextmanager
+def copying_manager():
+    """Copies this process, which may have loaded TensorFlow but not computed with it, for the next kernel.
 
-    Args:
-        **options: as for `jupyter_client.AsyncKernelManager`.
+    It is copied at once, with the few calls that are under way: a copy keeps them, and TensorFlow notes all calls
+    under way with each operation of a graph, so that a graph takes the longer the more there are.
+
+    Yields:
+        class of managers, as nbclient takes it; the first kernel that one of them starts is the copy. A copy that
+        nobody has asked for ends with the context.
     """
+    copy = _Copy()
+    try:
+        yield type("CopyingKernelManager", (_Manager,), {"copy": copy})
+    finally:
+        copy.close()
+
+
+class _Manager(AsyncKernelManager):
+    """Has a copied process as its kernel."""
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.provisioner = _CopyProvisioner(kernel_spec=self.kernel_spec, parent=self)
+        self.provisioner = _Provisioner(kernel_spec=self.kernel_spec, parent=self)
 
 
-class _CopyProvisioner(LocalProvisioner):
+class _Provisioner(LocalProvisioner):
     """What Jupyter asks to start, watch and end a kernel."""
 
     async def launch_kernel(self, cmd, *, env, **_):
-        self.process = _Copy(_be_kernel, cmd[cmd.index(LAUNCHER) + 1 :], env)
+        self.process = self.parent.copy
+        self.process.begin(cmd[cmd.index(LAUNCHER) + 1 :], env)
         self.pid = self.process.pid
         return self.connection_info
 
 
 class _Copy:
-    """A copied process, which answers what Jupyter asks of a `subprocess.Popen`."""
+    """A copied process that waits to become a kernel, and answers what Jupyter asks of a `subprocess.Popen`."""
 
     stdin = stdout = stderr = None  # those of the process that was copied
 
-    def __init__(self, function, *arguments):
-        self._process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    def __init__(self):
+        context = multiprocessing.get_context("fork")
+        receiver, self._sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_become_kernel, args=(receiver, self._sender))
         self._process.start()
+        receiver.close()
         self.pid = self._process.pid
+
+    def begin(self, arguments, environment):
+        self._sender.send((arguments, environment))
+
+    def close(self):
+        self._sender.close()
 
     def poll(self):
         return self._process.exitcode
@@ -56,7 +80,12 @@ class _Copy:
             os.kill(self.pid, number)
 
 
-def _be_kernel(arguments, environment):
+def _become_kernel(receiver, sender):
+    sender.close()  # this copy of it would keep the pipe open
+    try:
+        arguments, environment = receiver.recv()
+    except EOFError:  # nobody has asked for a kernel
+        return
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
 

@@ -68,13 +68,6 @@ def test_where_the_last_layers_move_drawings_have_a_view_for_each_epoch_and_phot
     assert {one.recipe.views for one in plans.plan_depths(profiles.FULL, "mobilenetv2_100").values()} == {0}
 
 
-@pytest.mark.parametrize("plan", [plans.plan_depths, plans.plan_sizes, plans.plan_domains])
-def test_grids_predict_photographs_from_both_sides_and_drawings_from_one(plan):
-    for profile in profiles.PROFILES.values():
-        cells = plan(profile, "mobilenetv2_035").values()
-        assert {one.recipe.flips for one in cells} == {not profile.drawn}
-
-
 def test_the_grid_of_sizes_shows_a_small_set_more_often():
     cells = plans.plan_sizes(profiles.FULL, "mobilenetv2_100")
     assert {experiment.network for (way, _), experiment in cells.items() if way == "from scratch"} == {"baseline_cnn"}

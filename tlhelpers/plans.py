@@ -93,7 +93,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
 
     Args:
         profile: Profile. Its `grid_depths`, `grid_rates` and `grid_epochs` are the grid's. Drawings pass
-            layers that do not move once for all rates, in a view for each epoch, and are predicted from one side.
+            layers that do not move once for all rates, in a view for each epoch.
         network: str. A key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -101,7 +101,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
     Returns:
         dict from a depth in words and a rate to an Experiment.
     """
-    recipe = _small("full", epochs=profile.grid_epochs, flips=not profile.drawn)
+    recipe = _small("full", epochs=profile.grid_epochs)
     cells = {(words, rate): (DEPTHS[words], rate) for words in profile.grid_depths for rate in profile.grid_rates}
     return {
         cell: Experiment(
@@ -128,7 +128,6 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
 
     Args:
         profile: Profile. Its `grid_ways`, `grid_per_class`, `grid_epochs` and `grid_scratch_epochs` are the grid's.
-            Drawings are predicted from one side.
         network: str. The pretrained backbone, a key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -141,7 +140,7 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
         "frozen": {"train_size": GRID_TEST_SIZE},
         "everything moves": {"epochs": profile.grid_epochs},
     }
-    recipe_of = {way: _small(WAYS[way], flips=not profile.drawn, **changes[way]) for way in profile.grid_ways}
+    recipe_of = {way: _small(WAYS[way], **changes[way]) for way in profile.grid_ways}
     return {
         (way, per_class): Experiment(
             "baseline_cnn" if way == "from scratch" else network,
@@ -161,8 +160,7 @@ def plan_domains(profile, network, *, protocol="careful", seed=0):
     """The comparison of domains: every study with one backbone, frozen or moving, evaluated on validation.
 
     Args:
-        profile: Profile. Its `domain_ways`, `domain_per_class` and `grid_epochs` are the comparison's. Drawings are
-            predicted from one side.
+        profile: Profile. Its `domain_ways`, `domain_per_class` and `grid_epochs` are the comparison's.
         network: str. A key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -174,9 +172,7 @@ def plan_domains(profile, network, *, protocol="careful", seed=0):
     return {
         (study, way): Experiment(
             network,
-            replace(
-                _small(WAYS[way], flips=not profile.drawn, **GENTLE | changes[way]), strategy=f"domain-{WAYS[way]}"
-            ),
+            replace(_small(WAYS[way], **GENTLE | changes[way]), strategy=f"domain-{WAYS[way]}"),
             seed,
             study=study,
             protocol=protocol,

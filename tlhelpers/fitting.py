@@ -1,8 +1,8 @@
 """Following a recipe: from a table of images to a trained network and its predictions."""
 
+import functools
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 import keras
@@ -37,7 +37,7 @@ class Fitted:
     head: keras.Model = None
     extractor: keras.Model = None
 
-    @cached_property
+    @functools.cached_property
     def call(self):
         """What `features.compile_frozen` makes of the model."""
         return features.compile_frozen(self.model)
@@ -160,7 +160,9 @@ class _Classifier:
 
 
 def _build_classifier(recipe, network, weights, data):
-    backbone = models.build_backbone(network, recipe.train_size, weights=weights if recipe.pretrained else None)
+    stays = recipe.pretrained and recipe.unfrozen is None
+    build = _build_once if stays else models.build_backbone
+    backbone = build(network, recipe.train_size, weights=weights if recipe.pretrained else None)
     depths = models.BACKBONES[network]["depths"] if recipe.several_depths else ()
     head = models.build_head(
         models.pooled(backbone, depths).output_shape[1:],
@@ -171,6 +173,16 @@ def _build_classifier(recipe, network, weights, data):
         seed=data.seed,
     )
     return _Classifier(network, models.freeze(backbone), head, depths)
+
+
+# The backbone of runs of which none moves it: to build it takes longer than some hundred images take.
+_build_once = functools.lru_cache(maxsize=1)(models.build_backbone)
+
+
+@functools.lru_cache(maxsize=1)
+def _compile_extractor(backbone, depths):
+    """What `features.compile_frozen` makes of a backbone as it is; traced once, or never where features are kept."""
+    return features.compile_frozen(models.pooled(backbone, depths))
 
 
 class _Data:
@@ -250,7 +262,7 @@ def _fit_unfrozen(recipe, classifier, data, resume_folder):
 def _fit_head(recipe, classifier, data):
     """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
     head, asked = classifier.head, (classifier.extractor, data.table, recipe.train_size)
-    call = features.compile_frozen(classifier.extractor)  # traced once for all looks, or never where they are kept
+    call = _compile_extractor(classifier.backbone, classifier.depths)
     extracted = [features.extract_features(*asked, flipped=flipped, call=call) for flipped in recipe.looks]
     rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
     inputs = np.concatenate([seen[rows["train"]] for seen, _ in extracted])

@@ -44,7 +44,7 @@ def test_a_model_is_traced_once_for_all_parts_it_predicts_and_as_its_weights_are
     layer.traces = 0
     inputs = np.arange(210.0).reshape(70, 3)  # two whole batches and a part of one
     batches = tf.data.Dataset.from_tensor_slices(inputs.astype("float32")).batch(30)
-    for part in (inputs, inputs[:33], batches):
+    for part in (inputs, inputs[:33], inputs.astype("uint8"), batches):
         outputs = training.predict_outputs(model, part)
         np.testing.assert_allclose(outputs, np.repeat(inputs.sum(axis=1)[: len(outputs), None], 2, axis=1))
     model.set_weights([np.zeros((3, 2)), np.ones(2)])

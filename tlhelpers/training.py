@@ -44,8 +44,8 @@ def predict_outputs(model, inputs):
     Returns:
         array `(n, …)` of the model's output type.
     """
-    predict = _compile_prediction(model)
-    return np.concatenate([predict(batch).numpy() for batch in _input_batches(inputs)])
+    predict, dtype = _compile_prediction(model), model.inputs[0].dtype
+    return np.concatenate([predict(tf.cast(batch, dtype)).numpy() for batch in _input_batches(inputs)])
 
 
 @functools.lru_cache(maxsize=1)

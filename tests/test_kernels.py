@@ -90,7 +90,7 @@ BUILD = """
 import sys
 from functools import partial
 from pathlib import Path
-from tlhelpers import execution, kernels, schedule
+from tlhelpers import execution, schedule
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

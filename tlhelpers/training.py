@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tlhelpers import devices, files, loaders
 
-PREDICTION_BATCH = 32
 KEPT_EVERY_SECONDS = 30  # to keep the state takes a second, longer than many an epoch
 STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # what EarlyStopping remembers, beside the best weights
 
@@ -58,7 +57,8 @@ def _compile_prediction(model):
 def _input_batches(inputs):
     if isinstance(inputs, tf.data.Dataset):
         return (batch[0] if isinstance(batch, tuple) else batch for batch in inputs)
-    return (inputs[start : start + PREDICTION_BATCH] for start in range(0, len(inputs), PREDICTION_BATCH))
+    size = devices.CPU_BATCH_SIZE
+    return (inputs[start : start + size] for start in range(0, len(inputs), size))
 
 
 def save_model(model, path, *, class_names=None):

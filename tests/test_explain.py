@@ -274,12 +274,24 @@ def small_norm_network(mean, variance):
     return model
 
 
-def test_the_distance_of_a_domain_counts_its_shift_and_its_stretch_in_deviations_of_the_pretraining():
+@pytest.mark.parametrize("batch", [64, 12])
+def test_the_distance_of_a_domain_counts_its_shift_and_its_stretch_in_deviations_of_the_pretraining(batch, monkeypatch):
+    monkeypatch.setattr(explain, "STATISTICS_BATCH", batch)
     images = np.zeros((20, SIDE, SIDE, 3), np.float32)
-    images[10:] = 8.0  # mean 4, deviation 4, over two batches
+    images[10:] = 8.0  # mean 4, deviation 4
     distances = explain.domain_distance(small_norm_network(mean=1.0, variance=4.0), images)
     assert list(distances.index) == ["norm"]
     assert distances["norm"] == pytest.approx(np.hypot((4 - 1) / 2, 4 / 2 - 1))
+
+
+def test_a_backbone_is_traced_once_for_all_domains(monkeypatch):
+    traced, network = [], small_norm_network(mean=1.0, variance=4.0)
+    moments = tf.nn.moments
+    monkeypatch.setattr(tf.nn, "moments", lambda *arguments: traced.append(1) or moments(*arguments))
+    distances = [explain.domain_distance(network, IMAGES[:count]).mean() for count in (5, 3)]
+    network.get_layer("norm").moving_mean.assign(np.full(3, 9.0))
+    assert len(traced) == 1
+    assert len({*distances, explain.domain_distance(network, IMAGES[:3]).mean()}) == 3
 
 
 def test_pictures_of_the_pretraining_have_no_distance_and_others_have_some(backbone):

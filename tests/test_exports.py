@@ -1,10 +1,12 @@
-"""What the page with the classifier finds beside the exported models."""
+"""Exported models, and what the page with the classifier finds beside them."""
 
 import json
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 from tlhelpers import exports, settings, training
@@ -24,6 +26,38 @@ def pictures():
     """Three pictures and their labels."""
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     return {"images": images, "labels": ["daisy", "rose", "rose"]}
+
+
+def test_an_exported_model_answers_as_keras_does_one_picture_at_a_time(tmp_path, model, pictures):
+    norm = keras.layers.BatchNormalization()
+    whole = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), norm, *model.layers[:1]])
+    norm.moving_mean.assign([3.0, -2.0, 1.0, 0.0])
+    exports.export_model(whole, tmp_path / "whole.tflite")
+    runner = Interpreter(str(tmp_path / "whole.tflite")).get_signature_runner()
+    assert runner.get_input_details()["image"]["shape"].tolist() == [1, 8, 8, 3]
+    images = pictures["images"].astype("float32")
+    answers = [runner(image=image[np.newaxis])["output"][0] for image in images]
+    np.testing.assert_allclose(answers, whole(images), rtol=1e-4, atol=1e-3)
+
+
+def test_a_model_for_pictures_of_any_size_is_not_exported(tmp_path):
+    anything = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
+    with pytest.raises(ValueError, match=r"of one size\. Received: input_shape=\(None, None, None, 3\)"):
+        exports.export_model(anything, tmp_path / "exports" / "anything.tflite")
+    assert not (tmp_path / "exports").exists()
+
+
+def test_an_export_that_breaks_leaves_the_file_there_was(tmp_path, model, monkeypatch):
+    def refuse(converter):
+        raise RuntimeError("not convertible")
+
+    older = tmp_path / "exports" / "model.tflite"
+    older.parent.mkdir()
+    older.write_bytes(b"older")
+    monkeypatch.setattr(type(tf.lite.TFLiteConverter.from_concrete_functions([])), "convert", refuse)
+    with pytest.raises(RuntimeError, match="not convertible"):
+        exports.export_model(model, older)
+    assert [path.read_bytes() for path in older.parent.iterdir()] == [b"older"]
 
 
 def test_the_card_names_every_file_with_its_size_and_what_keras_says(tmp_path, model, pictures):

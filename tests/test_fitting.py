@@ -78,6 +78,15 @@ def test_a_frozen_recipe_trains_the_head_alone(split_table, pocket_weights):
     assert fitted.parameters["trainable"] == 1280 * 5 + 5
 
 
+def test_steps_of_a_head_at_once_are_those_of_one_after_the_other(split_table, monkeypatch):
+    together = follow("frozen_linear", split_table, head_epochs=3)[1].history
+    monkeypatch.setattr(fitting, "STEPS_AT_ONCE", 1)
+    alone = follow("frozen_linear", split_table, head_epochs=3)[1].history
+    assert together.keys() == alone.keys()
+    for name in alone:
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-5)
+
+
 def test_a_network_from_scratch_updates_its_statistics_quickly(split_table, pocket_weights):
     _, fitted = follow("scratch", split_table)
     changed = moved(fitted.model, pocket_weights)

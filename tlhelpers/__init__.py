@@ -25,7 +25,7 @@ PUBLIC = {
     "galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
     "garden": ["draw_flower", "draw_species"],
     "devices": ["describe_choices", "list_gpus", "prepare_device", "strategy"],
-    "exports": ["save_classifier"],
+    "exports": ["export_model", "save_classifier"],
     "explain": [
         "domain_distance",
         "embed_2d",
@@ -117,7 +117,7 @@ PUBLIC = {
         "summarise_pooled",
     ],
     "synthesis": ["check_conclusion", "domain_table", "separability", "studies_table"],
-    "training": ["Resume", "predict_probabilities", "save_model"],
+    "training": ["QuickStart", "Resume", "predict_probabilities", "save_model"],
     "widgets": ["explore_confusions", "explore_depths", "explore_heat_maps", "explore_threshold"],
 }
 

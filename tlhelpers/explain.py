@@ -1,5 +1,7 @@
 """What a trained network looks at, what its layers make of a picture, and which pictures it finds alike."""
 
+import functools
+
 import keras
 import numpy as np
 import pandas as pd
@@ -122,13 +124,10 @@ def domain_distance(backbone, images):
             "A distance needs a backbone with BatchNormalization and at least one image. "
             f"Received: {len(norms)} such layers, {len(images)} images"
         )
-    network = keras.Model(backbone.inputs[0], [layer.input for layer in norms])
-    moments = [_Moments() for _ in norms]
-    for part in _batches(len(images), STATISTICS_BATCH):
-        outputs = keras.tree.flatten(network(tf.convert_to_tensor(images[part], tf.float32), training=False))
-        for moment, output in zip(moments, outputs, strict=True):
-            moment.add(np.asarray(output))
-    distances = [_distance(layer, moment) for layer, moment in zip(norms, moments, strict=True)]
+    measure = _compile_moments(backbone.inputs[0], tuple(layer.input for layer in norms))
+    batches = (images[part] for part in _batches(len(images), STATISTICS_BATCH))
+    measured = zip(*[measure(tf.convert_to_tensor(batch, tf.float32)) for batch in batches], strict=True)
+    distances = [_distance(layer, *_pool(moments)) for layer, moments in zip(norms, measured, strict=True)]
     return pd.Series(distances, index=[layer.name for layer in norms], name="distance")
 
 
@@ -183,34 +182,33 @@ def nearest_neighbours(features, queries, count):
     return indices, (1 - distances).astype(np.float32)
 
 
-class _Moments:
-    """Mean and variance of each channel, gathered batch by batch."""
+@functools.lru_cache(maxsize=1)
+def _compile_moments(inputs, outputs):
+    """A call from images to mean and variance of each channel of some layers in each image: traced once."""
+    network = keras.Model(inputs, list(outputs))
 
-    def __init__(self):
-        self.count, self._sum, self._squares = 0, 0.0, 0.0
+    @tf.function(input_signature=[tf.TensorSpec(inputs.shape, tf.float32)])
+    def measure(images):
+        seen = keras.tree.flatten(network(images, training=False))
+        return [tf.nn.moments(values, list(range(1, values.shape.rank - 1))) for values in seen]
 
-    def add(self, values):
-        channels = values.reshape(-1, values.shape[-1])
-        self.count += len(channels)
-        self._sum += channels.sum(axis=0, dtype=np.float64)
-        self._squares += np.einsum("nc,nc->c", channels, channels, dtype=np.float64)
-
-    @property
-    def mean(self):
-        return self._sum / self.count
-
-    @property
-    def variance(self):
-        return np.maximum(self._squares / self.count - self.mean**2, 0)
+    return measure
 
 
-def _distance(layer, moments):
+def _pool(moments):
+    """Mean and variance of each channel over all images, from those of each image, batch by batch."""
+    means, variances = (np.concatenate(values).astype(np.float64) for values in zip(*moments, strict=True))
+    mean = means.mean(axis=0)
+    return mean, np.maximum((variances + means**2).mean(axis=0) - mean**2, 0)
+
+
+def _distance(layer, mean, variance):
     """Root mean square over channels of the distance between what a layer has seen and what it sees."""
-    mean = keras.ops.convert_to_numpy(layer.moving_mean)
+    usual = keras.ops.convert_to_numpy(layer.moving_mean)
     # the layer divides so: channels that hardly vary count little
-    variances = keras.ops.convert_to_numpy(layer.moving_variance), moments.variance
-    before, now = (np.sqrt(variance + layer.epsilon) for variance in variances)
-    shift = (moments.mean - mean) / before
+    variances = keras.ops.convert_to_numpy(layer.moving_variance), variance
+    before, now = (np.sqrt(value + layer.epsilon) for value in variances)
+    shift = (mean - usual) / before
     stretch = now / before - 1
     return float(np.sqrt(np.mean(shift**2 + stretch**2)))
 

@@ -5,11 +5,10 @@ import math
 import keras
 import pytest
 
-from tlhelpers import devices, features, loaders, models, splits
+from tlhelpers import devices, features, fitting, loaders, models, splits
 
 EPOCHS = 10
 RATE = 1e-3
-STEPS_AT_ONCE = 16  # a step of a head takes less time than to ask for it
 MOVING = {"layers": {"last": 6}, "blocks": {"from_block": "block_13"}}  # what the source lets move, and more
 FINE_TUNING_SIZE, READ_SIZE = 160, 224
 FINE_TUNING_EPOCHS, FINE_TUNING_RATE, VIEWS = 16, 1e-4, 4
@@ -76,7 +75,7 @@ def fit_head(table, found, num_classes, *, seed=0):
         part: loaders.load_arrays(found[rows], table["target"].to_numpy()[rows], shuffle=part == "train", seed=seed)
         for part, rows in parts.items()
     }
-    compile_model(head, steps_per_execution=STEPS_AT_ONCE)
+    compile_model(head, steps_per_execution=fitting.STEPS_AT_ONCE)
     history = head.fit(data["train"], validation_data=data["validation"], epochs=EPOCHS, shuffle=False, verbose=0)
     return head, history.history
 

@@ -170,7 +170,7 @@ def test_no_chapter_at_a_time_is_refused(plan):
 def test_book_of_drawings_needs_the_embedded_weights_and_no_archive(plan, monkeypatch, profile):
     monkeypatch.setattr(sources, "find_archives", lambda _: pytest.fail("looked for an archive"))
     build.build_book(profile=profile)
-    assert (plan.drawn, plan.weights) == (["flowers"], ["mobilenetv2_035.weights.h5"])
+    assert (plan.drawn, plan.weights) == (["flowers"], ["mobilenetv2_035.npz"])
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {profile}
     assert (len(plan.executed), plan.sites) == (len(build.list_chapters()), 1)
 
@@ -217,9 +217,7 @@ def _refuse(study):
     raise OSError("no network")
 
 
-@pytest.mark.parametrize(
-    ("profile", "weights"), [("full", "_1.0_224_no_top.h5"), ("pocket", "mobilenetv2_035.weights.h5")]
-)
+@pytest.mark.parametrize(("profile", "weights"), [("full", "_1.0_224_no_top.h5"), ("pocket", "mobilenetv2_035.npz")])
 def test_book_without_weights_stops_before_any_chapter(plan, mirror, monkeypatch, capsys, profile, weights):
     def refuse(name):
         raise sources.MissingDataError(f"{name} is nowhere to be found")

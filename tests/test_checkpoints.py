@@ -138,8 +138,7 @@ def embedded(random_weights):
     """The backbone of `random_weights`, in the book as the pocket one, with its card."""
     backbone, _ = random_weights
     name = checkpoints.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
-    settings.pocket_folder().mkdir(parents=True)
-    backbone.save_weights(settings.pocket_folder() / name)
+    checkpoints.save_backbone_weights(backbone, settings.pocket_folder() / name)
     write_card(checkpoints.digest_of_weights(backbone))
     return backbone
 
@@ -153,6 +152,14 @@ def test_pocket_weights_come_from_the_book_alone(website, embedded):
     for expected, received in zip(embedded.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
     assert website.requests == []
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"no archive"])
+def test_damaged_pocket_weights_are_refused(embedded, damage):
+    path = settings.pocket_folder() / checkpoints.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadArchiveError, match="fits its backbone and is whole"):
+        models.build_backbone("mobilenetv2_035", 64, weights="pocket")
 
 
 def test_pocket_weights_other_than_those_of_the_card_are_refused(embedded):

@@ -76,6 +76,14 @@ def test_the_grid_of_sizes_shows_a_small_set_more_often():
     assert all(experiment.per_class == size for (_, size), experiment in cells.items())
 
 
+def test_a_training_too_short_to_stop_early_is_not_judged_on_the_way_by_what_it_is_evaluated_on():
+    patience = {}
+    for profile in (profiles.POCKET, profiles.FULL):
+        cells = plans.plan_sizes(profile, "mobilenetv2_035")
+        patience[profile.name] = {one.recipe.patience for (way, _), one in cells.items() if way == "from scratch"}
+    assert patience == {"pocket": {None}, "full": {6}}
+
+
 def test_domains_are_compared_with_one_network_and_one_recipe_per_way():
     cells = plans.plan_domains(profiles.FULL, "mobilenetv2_100", seed=1)
     assert list(cells) == [(study, way) for study in plans.DOMAINS for way in ("frozen", "everything moves")]

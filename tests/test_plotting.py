@@ -1,5 +1,7 @@
 """Figures: the right artists in the right place, on the given Axes, in readable colours, and never shown."""
 
+import base64
+import io
 import itertools
 
 import matplotlib
@@ -8,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from eight_pictures import HEAT, IMAGES, NAMES, READABLE, Y_PROB, Y_TRUE
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from tlhelpers import galleries, metrics, plotting
 
@@ -382,6 +386,18 @@ def test_the_style_sets_size_and_resolution_of_the_figures_that_follow():
     assert figure.get_size_inches().tolist() == [plotting.WIDTH, 3.2]
     assert figure.dpi == plotting.FIGURE_RESOLUTION
     assert [to_hex(colour) for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"]] == plotting.PALETTE
+
+
+def test_a_notebook_shows_a_figure_as_large_as_it_is_made():
+    shell = InteractiveShell.instance()
+    try:
+        plotting.use_book_style()
+        figure, _ = plt.subplots(figsize=(4, 2))
+        picture = shell.display_formatter.formatters["image/png"](figure)
+    finally:
+        InteractiveShell.clear_instance()
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as shown:
+        assert shown.size == (4 * plotting.FIGURE_RESOLUTION, 2 * plotting.FIGURE_RESOLUTION)
 
 
 def test_a_grid_writes_every_share_into_its_cell_and_names_its_axes():

@@ -5,6 +5,9 @@ Places are asked in one order: the book itself for the pocket backbone, `TLHELPE
 
 import hashlib
 import json
+import zipfile
+
+import numpy as np
 
 from tlhelpers import downloads, files, settings
 from tlhelpers.downloads import MissingDataError
@@ -23,7 +26,7 @@ WEIGHT_FILES = {
         "resnet18": "resnet_18_imagenet",
         "resnet50": "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
     },
-    "pocket": {"mobilenetv2_035": "mobilenetv2_035.weights.h5"},
+    "pocket": {"mobilenetv2_035": "mobilenetv2_035.npz"},
 }
 
 # Weights that keras-hub keeps under a name of its own.
@@ -99,8 +102,8 @@ def load_backbone_weights(backbone, name):
     if name in WEIGHTS_MD5 and (md5 := files.digest_of(path, "md5")) != WEIGHTS_MD5[name]:
         raise BadArchiveError(f"{name} has the MD5 {WEIGHTS_MD5[name]}. Received: {md5} for {str(path)!r}")
     try:
-        backbone.load_weights(str(path))
-    except (OSError, ValueError, KeyError) as error:
+        _read_weights(backbone, path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BadArchiveError(
             f"A weight file fits its backbone and is whole ({error}). Received: {str(path)!r}"
         ) from error
@@ -111,6 +114,25 @@ def load_backbone_weights(backbone, name):
         raise BadArchiveError(
             f"The arrays of {name} have the SHA-256 {expected}. Received: {received} from {str(path)!r}"
         )
+
+
+def save_backbone_weights(backbone, path):
+    """Saves the weights of a backbone as plain arrays in layer order: read sooner than what Keras saves.
+
+    Args:
+        backbone: keras.Model.
+        path: Path, ending in `.npz`.
+    """
+    with files.atomic_file(path) as temporary:
+        np.savez(temporary, *backbone.get_weights())
+
+
+def _read_weights(backbone, path):
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            backbone.set_weights([arrays[name] for name in arrays.files])
+    else:
+        backbone.load_weights(str(path))
 
 
 def _load_preset(backbone, name):

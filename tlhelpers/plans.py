@@ -136,7 +136,12 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
         dict from a way to train in words and the training images per class to an Experiment.
     """
     changes = {
-        "from scratch": {"augment": None, "test_size": GRID_TRAIN_SIZE, "epochs": profile.grid_scratch_epochs},
+        "from scratch": {
+            "augment": None,
+            "test_size": GRID_TRAIN_SIZE,
+            "epochs": profile.grid_scratch_epochs,
+            "patience": _patience(WAYS["from scratch"], profile.grid_scratch_epochs),
+        },
         "frozen": {"train_size": GRID_TEST_SIZE},
         "everything moves": {"epochs": profile.grid_epochs},
     }
@@ -218,6 +223,12 @@ def over_folds(plan):
     """
     plans = {seed: plan(profiles.FULL, RECORDED_BACKBONE, seed=seed) for seed in FEWER_SEEDS}
     return {(*cell, seed): experiment for seed, cells in plans.items() for cell, experiment in cells.items()}
+
+
+def _patience(strategy, epochs):
+    """None where a training is too short to stop early: its best epoch would be one of what it is evaluated on."""
+    patience = recipes.get_recipe(strategy).patience
+    return patience if epochs > patience else None
 
 
 def _passes(per_class):

@@ -8,6 +8,7 @@ from functools import partial
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from sklearn.metrics import confusion_matrix
@@ -43,6 +44,11 @@ def use_book_style():
             "axes.edgecolor": "0.6",
         },
     )
+    if get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats  # it looks for a notebook when it is loaded
+
+        # The layout leaves no margin to cut off, and to look for one every figure is drawn twice.
+        set_matplotlib_formats("png", bbox_inches=None)
 
 
 def plot_learning_curves(history, *, axes=None):

@@ -317,8 +317,7 @@ def write_pocket(backbone, log, device):
         "trained_on": records.today(),
         "history": log["history"],
     }
-    with files.atomic_file(folder / WEIGHTS_FILE) as temporary:
-        backbone.save_weights(temporary)
+    checkpoints.save_backbone_weights(backbone, folder / WEIGHTS_FILE)
     files.write_text(folder / checkpoints.CARD_FILE, json.dumps(records.rounded(card), indent=1) + "\n")
 
 

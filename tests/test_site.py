@@ -1,5 +1,6 @@
 """What the site's own Sphinx extension leaves on a page."""
 
+import gc
 import re
 import subprocess
 import sys
@@ -16,6 +17,20 @@ from tlhelpers import site
 def finish(**context):
     site.finish_page(None, "page", "page.html", context, None)
     return context
+
+
+def test_while_pages_are_made_nobody_looks_for_rubbish_and_afterwards_somebody_does():
+    handlers = {}
+    app = SimpleNamespace(connect=lambda event, call, **_: handlers.setdefault(event, call), add_config_value=print)
+    site.setup(app)
+    try:
+        assert gc.isenabled()
+        handlers["builder-inited"](app)
+        assert not gc.isenabled()
+        handlers["build-finished"](app, None)
+        assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_scripts_of_the_unused_extension_are_left_out_and_others_stay():

@@ -2,6 +2,7 @@
 meaning of a glossary's term wherever it is linked, and what a chapter takes.
 """
 
+import gc
 import html
 import itertools
 import json
@@ -158,6 +159,9 @@ def collect_meanings(environment):
 def setup(app):
     """Registers the extension with Sphinx."""
     ModuleAnalyzer.cache |= {("module", name): PycodeError(f"{name} is mocked") for name in MOCKED_BASES}
+    # Sphinx keeps nearly all it makes until it ends. To look through that for rubbish takes a third of a build.
+    app.connect("builder-inited", lambda _: gc.disable())
+    app.connect("build-finished", lambda *_: gc.enable())
     app.connect("doctree-resolved", explain_terms)
     app.connect("doctree-resolved", describe_chapter)
     app.add_config_value("notebook_repository", None, "env", [str])

@@ -1,6 +1,7 @@
 """In which order chapters are executed, which of them side by side, and what is said about it meanwhile."""
 
 import contextlib
+import gc
 import graphlib
 import importlib
 import json
@@ -145,13 +146,19 @@ def begin_process(messages):
 
 
 def preload():
-    """Loads what is common to all pieces of work, without a word of it on the terminal."""
+    """Loads what is common to all pieces of work, without a word of it on the terminal.
+
+    Python then leaves it out when it looks for rubbish: it stays as long as a process does.
+    """
     terminal = os.dup(2)
     leave_terminal(settings.messages_file())
+    gc.disable()
     try:
         for name in COMMON:
             importlib.import_module(name)
+        gc.freeze()
     finally:
+        gc.enable()
         os.dup2(terminal, 2)
         os.close(terminal)
 

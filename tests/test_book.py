@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from smoke_book import CHAPTERS, PARAMETERS, environment_of
 
 from tlhelpers import build, execution, plans, profiles, records, settings
@@ -19,6 +21,7 @@ from tlhelpers import build, execution, plans, profiles, records, settings
 pytestmark = pytest.mark.timeout(3600)  # the first slow test executes every chapter
 LONGEST_CELL = 15
 CHECKED = "nbval-check-output"
+NEARLY_WHITE = 200  # of 255; a JPEG leaves traces
 EXPECTED = Path(__file__).with_name("expected_outputs.json")
 
 
@@ -182,6 +185,20 @@ def test_nbval_finds_the_expected_outputs_again(executed, surroundings, tmp_path
 def as_output(facts, count):
     extra = {"execution_count": count} if facts["output_type"] == "execute_result" else {}
     return nbformat.from_dict(facts | extra)
+
+
+def darkest_at_the_edge(path):
+    """How bright the darkest pixel at a picture's edge is, 0..255."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    return min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+
+
+@pytest.mark.slow
+def test_no_figure_is_cut_off_at_its_edge(site):
+    figures = [path for path in (site / "_images").iterdir() if path.suffix in (".png", ".jpg")]
+    assert len(figures) > len(CHAPTERS)
+    assert [path.name for path in figures if darkest_at_the_edge(path) < NEARLY_WHITE] == []
 
 
 @pytest.mark.slow

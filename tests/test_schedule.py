@@ -1,5 +1,6 @@
 """Running chapters side by side: the order, what a failure stops, and what is said of the time left."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -112,6 +113,17 @@ def test_a_piece_finds_loaded_what_all_pieces_need():
         modules, threads = pool.submit(loaded).result()
     assert {*schedule.COMMON, "tensorflow"} <= modules
     assert threads == 2  # this one, and the one that waits for the end of the build
+
+
+def rubbish():
+    """Whether Python looks for rubbish, and whether it leaves out what came with the process."""
+    return gc.isenabled(), gc.get_freeze_count() > 100_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
+def test_a_piece_looks_for_rubbish_but_not_in_what_all_pieces_need():
+    with schedule.start_pool(1) as pool:
+        assert pool.submit(rubbish).result() == (True, True)
 
 
 LOADING = """

@@ -154,7 +154,9 @@ def test_pocket_weights_come_from_the_book_alone(website, embedded):
     assert website.requests == []
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"no archive"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"no archive", lambda content: b""]
+)
 def test_damaged_pocket_weights_are_refused(embedded, damage):
     path = settings.pocket_folder() / checkpoints.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
     path.write_bytes(damage(path.read_bytes()))

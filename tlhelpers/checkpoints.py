@@ -103,7 +103,7 @@ def load_backbone_weights(backbone, name):
         raise BadArchiveError(f"{name} has the MD5 {WEIGHTS_MD5[name]}. Received: {md5} for {str(path)!r}")
     try:
         _read_weights(backbone, path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BadArchiveError(
             f"A weight file fits its backbone and is whole ({error}). Received: {str(path)!r}"
         ) from error

@@ -190,7 +190,7 @@ def _compile_moments(inputs, outputs):
     @tf.function(input_signature=[tf.TensorSpec(inputs.shape, tf.float32)])
     def measure(images):
         seen = keras.tree.flatten(network(images, training=False))
-        return [tf.nn.moments(values, list(range(1, values.shape.rank - 1))) for values in seen]
+        return [tf.nn.moments(tf.cast(one, tf.float32), list(range(1, one.shape.rank - 1))) for one in seen]
 
     return measure
 

@@ -116,4 +116,11 @@ def test_a_copied_kernel_ends_with_the_build(tmp_path, ending):
 
 def has_ended(process):
     """Whether a process ends soon."""
-    return wait_for(lambda: not psutil.pid_exists(process) or psutil.Process(process).status() == "zombie")
+
+    def is_gone():
+        try:
+            return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return wait_for(is_gone)

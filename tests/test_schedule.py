@@ -189,27 +189,30 @@ from tlhelpers import schedule
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background of a shell ignore
-    command = [sys.executable, "-c", "import time; time.sleep(600)  # started by a piece of work"]
+    command = [sys.executable, "-c", f"import time; time.sleep(600)  # started by {sys.argv[0]}"]
     schedule.run_all({"a": functools.partial(subprocess.run, command)}, {}, jobs=1, seconds={})
 """
+
+
+def list_processes(text):
+    """The processes whose command contains a text; one that has ended has none."""
+    return [p for p in psutil.process_iter(["cmdline"]) if text in " ".join(p.info["cmdline"] or [])]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
 def test_nothing_runs_on_when_the_build_is_ended(tmp_path, ending):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    build = psutil.Popen(
-        [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    build = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        started = wait_for(lambda: [p for p in build.children(recursive=True) if "started by" in " ".join(p.cmdline())])
+        assert wait_for(lambda: list_processes(f"started by {script}"))
         build.send_signal(ending)
         build.wait(timeout=20)
-        assert wait_for(lambda: not any(process.is_running() and process.status() != "zombie" for process in started))
+        assert wait_for(lambda: not list_processes(f"started by {script}"))
     finally:
-        for process in psutil.process_iter(["cmdline"]):
-            if "started by a piece" in " ".join(process.info["cmdline"] or []):
-                process.kill()
+        for process in list_processes(f"started by {script}"):
+            process.kill()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ test: lint ## lint, then run the tests, one process per core and at most four
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book)
+	mkdir -p $(BENCH_FOLDER)
 	$(BIN)/python -m pytest $(BENCH) --timeout 0 --no-header -q --benchmark-json $(BENCH_FOLDER)/measured.json
 	$(BIN)/python -m tlhelpers.speed $(BENCH_FOLDER)/measured.json $(if $(RECORD),--record)
 

@@ -1,6 +1,9 @@
 """What was measured: ratios from one run, accuracies beside them, and what the book shows is whole."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +78,30 @@ def test_the_loader_was_measured_to_hold_hardly_more_for_ten_times_as_many_pictu
     few, many = (one for one in speed.load_speed()["measured"] if one["group"] == "memory of the loader")
     assert many["images"] == 10 * few["images"]
     assert many["mebibytes"] < 1.25 * few["mebibytes"]
+
+
+BENCHMARK = """
+import pytest
+
+
+@pytest.mark.benchmark(group="sums")
+def test_sum(benchmark):
+    assert benchmark(sum, range(9)) == 36
+"""
+
+
+def test_benchmarks_of_a_fresh_checkout_have_a_place_for_their_report(tmp_path):
+    (tmp_path / "bench_sums.py").write_text(BENCHMARK)
+    (tmp_path / "ready").touch()
+    report = tmp_path / "new" / "bench"
+    variables = {
+        "READY": tmp_path / "ready",
+        "BIN": Path(sys.executable).parent,
+        "BENCH": tmp_path / "bench_sums.py",
+        "BENCH_FOLDER": report,
+    }
+    command = ["make", "bench", *(f"{name}={value}" for name, value in variables.items())]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [one["group"] for one in json.loads((report / "measured.json").read_text())["benchmarks"]] == ["sums"]
+    assert (report / "table.txt").is_file()

@@ -17,10 +17,12 @@ SWEEP ?= models
 KILLS ?= 200
 MUTATIONS ?= 10000
 BENCH ?= $(wildcard tests/benchmarks/bench_*.py)
-BENCH_FOLDER := _build/bench
+BENCH_FOLDER := _build/bench/$(or $(TLHELPERS_PROFILE),auto)
+BENCH_REPORTS = $(patsubst %.py,$(BENCH_FOLDER)/%.json,$(notdir $(BENCH)))
 
 .PHONY: help book test bench torture audit lint format serve pdf links records sweep pocket colab colab-check clean
 .DEFAULT_GOAL := help
+.NOTPARALLEL: # benchmarks would disturb each other
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -38,10 +40,14 @@ book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL
 test: lint ## lint, then run the tests, one process per core and at most four
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-bench: $(READY) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book)
+bench: $(BENCH_REPORTS) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book); resumable
+	$(BIN)/python -m tlhelpers.speed $^ $(if $(RECORD),--record)
+	rm $^
+
+$(BENCH_FOLDER)/%.json: $(READY) $(BENCH) $(wildcard tlhelpers/*.py)
 	mkdir -p $(BENCH_FOLDER)
-	$(BIN)/python -m pytest $(BENCH) --timeout 0 --no-header -q --benchmark-json $(BENCH_FOLDER)/measured.json
-	$(BIN)/python -m tlhelpers.speed $(BENCH_FOLDER)/measured.json $(if $(RECORD),--record)
+	$(BIN)/python -m pytest $(filter %/$*.py,$(BENCH)) --timeout 0 --no-header -q --benchmark-json $@.part
+	mv $@.part $@
 
 torture: $(READY) ## kill work two hundred times at random moments, damage ten thousand pictures (KILLS, MUTATIONS)
 	$(BIN)/python -m pytest tests/test_torture.py -rP --timeout 0 --kills $(KILLS) --mutations $(MUTATIONS)

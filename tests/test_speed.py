@@ -82,29 +82,78 @@ def test_the_loader_was_measured_to_hold_hardly_more_for_ten_times_as_many_pictu
 
 
 BENCHMARK = """
+from pathlib import Path
+
 import pytest
 
+pytestmark = pytest.mark.benchmark(group="{group}")
 
-@pytest.mark.benchmark(group="sums")
-def test_sum(benchmark):
+
+def {usual}(benchmark):
+    with open({log!r}, "a") as log:
+        print("{group}", file=log)
     assert benchmark(sum, range(9)) == 36
+
+
+def {ours}(benchmark):
+    assert benchmark(sum, range(9)) == 36
+    assert Path({needs!r}).is_file()
 """
+LATER_PASSES, PREDICTING = (
+    next(one for one in speed.COMPARISONS if one.group == group) for group in ("later passes", "predicting a folder")
+)
 
 
-def test_benchmarks_of_a_fresh_checkout_have_a_place_for_their_report(tmp_path):
-    (tmp_path / "bench_sums.py").write_text(BENCHMARK)
+@pytest.fixture
+def write_benchmark(tmp_path):
+    """Writes a file that measures a comparison, notes so in a log, and fails unless some file is there."""
+
+    def write(number, comparison, needs):
+        path = tmp_path / f"bench_{number}.py"
+        names = {"group": comparison.group, "usual": comparison.usual, "ours": comparison.ours}
+        path.write_text(BENCHMARK.format(**names, log=str(tmp_path / "log"), needs=str(needs)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_bench(tmp_path):
+    """Runs `make bench` for some files, where nothing was ever measured."""
     (tmp_path / "ready").touch()
-    report = tmp_path / "new" / "bench"
-    variables = {
-        "READY": tmp_path / "ready",
-        "BIN": Path(sys.executable).parent,
-        "BENCH": tmp_path / "bench_sums.py",
-        "BENCH_FOLDER": report,
-    }
-    command = ["make", "bench", *(f"{name}={value}" for name, value in variables.items())]
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # nothing of xdist
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, env=own, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [one["group"] for one in json.loads((report / "measured.json").read_text())["benchmarks"]] == ["sums"]
-    assert (report / "table.txt").is_file()
+
+    def run(*paths):
+        variables = {
+            "READY": tmp_path / "ready",
+            "BIN": Path(sys.executable).parent,
+            "BENCH": " ".join(map(str, paths)),
+            "BENCH_FOLDER": tmp_path / "new" / "bench",
+        }
+        command = ["make", "bench", *(f"{name}={value}" for name, value in variables.items())]
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # nothing of xdist
+        root = Path(__file__).parents[1]
+        return subprocess.run(command, cwd=root, env=own, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_benchmarks_that_were_stopped_go_on_with_the_file_they_were_at(tmp_path, write_benchmark, make_bench):
+    mended = tmp_path / "mended"
+    paths = [write_benchmark(1, LATER_PASSES, needs=tmp_path / "ready"), write_benchmark(2, PREDICTING, needs=mended)]
+    assert make_bench(*paths).returncode != 0
+    assert not (tmp_path / "new" / "bench" / "table.txt").exists()
+    mended.touch()
+    finished = make_bench(*paths)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    table = (tmp_path / "new" / "bench" / "table.txt").read_text()
+    assert LATER_PASSES.words in table
+    assert PREDICTING.words in table
+    assert (tmp_path / "log").read_text().splitlines() == [LATER_PASSES.group, PREDICTING.group, PREDICTING.group]
+
+
+def test_finished_benchmarks_are_measured_anew_when_they_are_asked_for_again(tmp_path, write_benchmark, make_bench):
+    path = write_benchmark(1, PREDICTING, needs=tmp_path / "ready")
+    for _ in range(2):
+        finished = make_bench(path)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (tmp_path / "log").read_text().splitlines() == [PREDICTING.group] * 2

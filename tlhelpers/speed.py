@@ -1,9 +1,10 @@
 """What `make bench` has measured: ratios of the book's way to the usual one, each from one run on one machine.
 
-python -m tlhelpers.speed _build/bench/measured.json --record
+python -m tlhelpers.speed _build/bench/full/*.json --record
 """
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -180,17 +181,18 @@ def describe_accuracies(usual, ours):
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tlhelpers.speed", description=__doc__.splitlines()[0])
-    parser.add_argument("measured", type=Path, help="what --benchmark-json has written")
+    parser.add_argument("reports", type=Path, nargs="+", help="what --benchmark-json has written, in one folder")
     parser.add_argument("--record", action="store_true", help="keep the measurements for the book")
     options = parser.parse_args(arguments)
-    speed = summarise_benchmarks(json.loads(options.measured.read_text(encoding="utf-8")))
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in options.reports]
+    speed = functools.reduce(merge, map(summarise_benchmarks, reports))
     if options.record:
         kept = records.rounded(speed)
         if _recorded().exists():
             kept = merge(load_speed(), kept)
         files.write_text(_recorded(), json.dumps(kept, indent=1) + "\n")
     table = speed_table(speed).to_string(index=False, float_format="{:.2f}".format)
-    files.write_text(options.measured.with_name("table.txt"), table + "\n")
+    files.write_text(options.reports[0].with_name("table.txt"), table + "\n")
     print(f"{speed['hardware']}, {speed['pictures']}\n{table}")
 
 

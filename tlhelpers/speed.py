@@ -1,6 +1,6 @@
 """What `make bench` has measured: ratios of the book's way to the usual one, each from one run on one machine.
 
-python -m tlhelpers.speed _build/bench/full/*.json --record
+python -m tlhelpers.speed _build/bench/full/bench_loading.json --record
 """
 
 import argparse

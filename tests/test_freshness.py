@@ -65,9 +65,11 @@ def test_a_chapter_without_a_copy_was_never_executed(project):
         ("tlhelpers/chart.py", "code (chart)"),
         ("data/records/flowers/run.json", "data"),
         ("data/claims.yml", "data"),
+        ("data/speed.json", "data"),
         ("requirements.txt", "machine"),
         ("tlhelpers/other.py", None),
         ("data/flowers-recognition.zip", None),
+        ("data/seconds.json", None),
         ("README.md", None),
     ],
 )

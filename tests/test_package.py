@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 import tlhelpers as tl
+from tlhelpers import settings
 
 PROJECT = Path(tl.__file__).resolve().parent.parent
 BOOK_STACK = ("papermill", "jupyter_book", "myst_nb", "sphinx")
@@ -85,3 +87,23 @@ def test_every_locked_version_installs_on_the_oldest_python_that_the_project_nam
     asked = {name: importlib.metadata.metadata(name).get("Requires-Python") for name in locked}
     assert len(locked) > 100
     assert [name for name, pythons in asked.items() if oldest not in SpecifierSet(pythons or "")] == []
+
+
+def test_a_wheel_brings_all_that_the_package_reads_of_the_data():
+    wheel = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    brought = wheel["targets"]["wheel"]["force-include"]
+    assert brought == {source: f"tlhelpers/{source}" for source in brought}
+    assert {f"/{source}" for source in brought} <= set(wheel["targets"]["sdist"]["include"])
+    committed = [path.relative_to(PROJECT) for path in settings.committed_files()]
+    places = {str(Path(*path.parts[:2])) for path in committed}
+    assert places == set(brought)
+
+
+def test_the_package_reads_no_file_of_the_data_that_stays_at_home():
+    only_builds_read = {"seconds.json"}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in settings.PACKAGE_FOLDER.glob("*.py"))
+    read = set(re.findall(r'data_folder\(\) / "([^"]+)"', code)) - only_builds_read
+    assert "published.yml" in read
+    assert [name for name in sorted(read) if not (settings.data_folder() / name).exists()] == []
+    brought = {path.relative_to(settings.data_folder()).parts[0] for path in settings.committed_files()}
+    assert read <= brought

@@ -102,10 +102,8 @@ def _digest_of_module(module):
 
 @functools.cache
 def _digest_of_data():
-    """The committed tables, records and weights, not the archives that a reader has dropped beside them."""
-    folder = settings.data_folder()
-    committed = [*folder.glob("*.yml"), *settings.records_folder().rglob("*"), *settings.pocket_folder().rglob("*")]
-    return files.sha256_of_files(sorted(committed), folder)
+    """What the package reads of `data/`."""
+    return files.sha256_of_files(settings.committed_files(), settings.data_folder())
 
 
 def _digest_of_pictures(code, drawn):

@@ -19,6 +19,8 @@ import platformdirs
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 PROJECT_FOLDER = PACKAGE_FOLDER.parent
+# What the package reads of `data/`: it travels in a wheel, and chapters depend on it.
+COMMITTED = ("*.yml", "speed.json", "records/**/*", "pocket/**/*")
 
 
 def in_checkout():
@@ -35,6 +37,11 @@ def home_folder():
 def data_folder():
     """The project's `data/` folder; in an installed wheel the copy that travels with the package."""
     return PROJECT_FOLDER / "data" if in_checkout() else PACKAGE_FOLDER / "data"
+
+
+def committed_files():
+    """The committed tables, records and weights, not the archives that a reader has dropped beside them: Paths."""
+    return sorted(path for pattern in COMMITTED for path in data_folder().glob(pattern) if path.is_file())
 
 
 def drop_folders():

@@ -1,5 +1,6 @@
 """Claims: each is decided by the records handed to it, one way and the other, and never by hand."""
 
+import dataclasses
 import re
 
 import pytest
@@ -180,6 +181,12 @@ def test_without_recorded_runs_the_numbers_are_those_of_this_build(folder):
         "this build: quoted 67%, measured 67.0% ± 6.5 (1 seed)",
     ]
     assert frame.loc["frozen-accuracy", "numbers"] == "no record of mobilenetv2_100-frozen"
+
+
+def test_numbers_of_a_synthetic_build_say_so(folder):
+    run = dataclasses.replace(make_run("mobilenetv2_035-frozen", **WORLD[FROZEN]), profile="pocket")
+    frame = claims.check_claims("flowers", "careful", runs={FROZEN: run}, recorded=folder)
+    assert frame.loc["frozen-accuracy", "numbers"].startswith("this build: pocket backbone, synthetic images: quoted")
 
 
 def test_a_run_of_another_network_is_judged_under_the_name_it_is_given(folder):

@@ -68,6 +68,7 @@ def test_drawn_edition_differs_in_its_pictures_and_their_splits_alone(study):
     assert (drawn.drawn, drawn.fold_part, drawn.places) == (True, study.drawn_fold_part, studies.ANYWHERE)
     assert drawn.image_size == study.drawn_size
     found = {
+        "title": study.title,
         "drawn": False,
         "fold_part": "test",
         "places": study.places,
@@ -77,6 +78,7 @@ def test_drawn_edition_differs_in_its_pictures_and_their_splits_alone(study):
     assert replace(drawn, **found) == study
     assert get_study(study.name) == study
     assert (study.pictures, drawn.pictures) == (f"photographs of {study.shows}", f"drawn {study.shows}")
+    assert drawn.title == f"synthetic {study.shows}"  # never the name of the real images
 
 
 @pytest.mark.parametrize("function", [get_study, published_numbers, lambda name: published_model(name, "any")])

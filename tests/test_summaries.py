@@ -60,11 +60,49 @@ def test_the_reproduction_table_quotes_and_compares(folder):
     ]
 
 
-def test_a_run_of_another_network_stands_in_the_row_of_the_model_it_is_given_for(folder):
-    run = make_record(wrong=4, network="mobilenetv2_035", profile="pocket", protocol="published")
+def make_synthetic(**changes):
+    """A run of the pocket backbone on synthetic images."""
+    return make_record(**({"network": "mobilenetv2_035", "profile": "pocket"} | changes))
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        (make_record(), "MobileNetV2"),
+        (make_synthetic(), "pocket backbone, frozen, synthetic images"),
+        (make_synthetic(strategy="last118"), "pocket backbone, last 118 layers, synthetic images"),
+        (make_synthetic(profile="smoke", strategy="full"), "pocket backbone, full, synthetic images"),
+        (make_record(network="mobilenetv2_035"), "MobileNetV2"),  # its width on photographs: the label's business
+        (make_synthetic(network="small_cnn"), "MobileNetV2, synthetic images"),
+    ],
+)
+def test_a_synthetic_run_never_bears_the_name_of_a_network_of_the_source(run, name):
+    assert summaries.name_run(run, "MobileNetV2") == name
+
+
+def test_a_build_with_a_synthetic_run_is_called_synthetic():
+    assert summaries.name_build([]) == summaries.name_build([make_record()]) == "this build"
+    assert summaries.name_build([make_record(), make_synthetic()]) == "this build: pocket backbone, synthetic images"
+
+
+def test_a_synthetic_run_has_a_row_of_its_own_in_the_reproduction_table(folder):
+    run = make_synthetic(wrong=4, protocol="published")
     table = summaries.reproduction_table("flowers", {("published", "mobilenetv2_100-frozen"): run}, recorded=folder)
-    live = table.loc[table["this build"] != "not run in this build", "this build"]
-    assert live.to_dict() == {("published", "MobileNetV2, frozen"): "60.0% (1 seed)"}
+    live = table.loc[table["this build"] != "not run in this build"]
+    assert live.index.tolist() == [("published", "pocket backbone, frozen, synthetic images")]
+    assert live.iloc[0].tolist() == ["–", "–", "60.0% (1 seed)"]
+
+
+def test_a_synthetic_run_stands_apart_from_the_model_it_stands_in_for(folder):
+    labels, runs = {"mobilenetv2_100-frozen": "Frozen"}, {"mobilenetv2_100-frozen": make_synthetic(wrong=3)}
+    name = "pocket backbone, frozen, synthetic images"
+    points = summaries.compare_sources("flowers", "careful", labels, runs, recorded=folder)
+    assert points.set_index("source")["model"].to_dict() == {"published": "Frozen", "this build": name}
+    table = summaries.metrics_table("flowers", "careful", labels, runs, recorded=folder)
+    assert table.loc[("Frozen", "this build"), "accuracy"] == "not run in this build"
+    assert table.loc[(name, "this build"), "accuracy"] == "70.0%"
+    shares = summaries.epoch_shares("flowers", labels, [], runs)
+    assert shares.columns[-1] == "this build: pocket backbone, synthetic images"
 
 
 def test_the_reproduction_table_stands_without_any_run(folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import replace
+from types import SimpleNamespace
 
 import builders
 import numpy as np
@@ -102,3 +103,9 @@ def test_a_cluster_of_two_workers_gives_what_this_machine_gives(tmp_path):
     for cell, one in here.items():
         assert one.history == there[cell].history
         np.testing.assert_array_equal(one.y_prob, there[cell].y_prob)
+
+
+def test_the_best_rate_of_each_depth_is_that_of_the_highest_mean_accuracy():
+    accuracy = {("top", 0.1, 0): 0.5, ("top", 0.1, 1): 0.9, ("top", 1.0, 0): 0.8, ("all", 1.0): 0.6, ("all", 0.1): 0.6}
+    runs = {cell: SimpleNamespace(metrics={"accuracy": value}) for cell, value in accuracy.items()}
+    assert sweeps.best_rates(runs) == {"top": 1.0, "all": 0.1}

@@ -203,6 +203,15 @@ def test_all_models_of_a_study_stand_in_the_table_wherever_they_come_from(tmp_pa
     assert set(table.loc["FER2013", "recorded"]) == {summaries.NO_RECORD}
 
 
+def test_a_synthetic_run_stands_below_neither_the_real_set_nor_the_sources_network(tmp_path):
+    run = dataclasses.replace(make_run("mobilenetv2_035-frozen", errors={}), profile="pocket")
+    table = synthesis.studies_table("careful", {"flowers": {FROZEN: run}}, recorded=tmp_path)
+    assert table.index[table["this build"] == "100.0%"].tolist() == [
+        ("synthetic flowers", "pocket backbone, frozen, synthetic images")
+    ]
+    assert table.loc[(STUDY.title, "MobileNetV2, frozen"), "this build"] == "–"
+
+
 def test_the_conclusion_asks_only_for_evidence_that_is_gathered():
     asked = {name for claim in synthesis.CONCLUSION for name in claim.models}
     assert asked == set(synthesis.gather_evidence(no_records(), {}))

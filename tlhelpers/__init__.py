@@ -100,7 +100,7 @@ PUBLIC = {
     "speed": ["load_speed", "speed_table"],
     "splits": ["count_leaks", "rows_of", "split_manifest"],
     "studies": ["describe_folder", "get_study", "published_model", "published_numbers", "quote"],
-    "sweeps": ["load_sweep"],
+    "sweeps": ["best_rates", "load_sweep"],
     "summaries": [
         "accuracy_intervals",
         "calibrate",
@@ -111,6 +111,7 @@ PUBLIC = {
         "describe_recorded",
         "epoch_shares",
         "metrics_table",
+        "name_run",
         "pool_predictions",
         "reproduction_table",
         "summarise",

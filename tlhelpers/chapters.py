@@ -198,12 +198,14 @@ class Chapter:
             ValueError: when neither has them all; the message names the missing ones.
         """
         recorded = f"recorded runs on {self.study.pictures}"
-        for origin, found in (("runs of this build", self.load_runs()), (recorded, self._load_recorded())):
+        live = self.load_runs()
+        built = f"runs of {summaries.name_build(live.values())}"
+        for origin, found in ((built, live), (recorded, self._load_recorded())):
             if set(names) <= set(found):
                 return {name: found[name] for name in names}, origin
         raise ValueError(
             "A comparison needs a run of every model under the same protocol and seed: execute chapters 3 to 5 first. "
-            f"Missing: {sorted(set(names) - set(self.load_runs()))}. "
+            f"Missing: {sorted(set(names) - set(live))}. "
             f"Received: protocol={self.protocol!r}, seed={self.seed}"
         )
 

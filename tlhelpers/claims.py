@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import queries, records, settings, splits, studies, sweeps
+from tlhelpers import queries, records, settings, splits, studies, summaries, sweeps
 from tlhelpers.exercises import HIGHEST_TRAINING, LOWEST_VALIDATION
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
@@ -79,18 +79,21 @@ def check_claims(study, protocol, *, runs=None, recorded=None):
     stored = by_model([run for place in places for run in records.load_records(study, folder=place, protocol=protocol)])
     live = {model: [record] for model, record in (runs or {}).items()}
     return tabulate(
-        (claim, decide_claim(claim, chosen, stored), decide_claim(claim, chosen, live)) for claim in CLAIMS[study]
+        ((claim, decide_claim(claim, chosen, stored), decide_claim(claim, chosen, live)) for claim in CLAIMS[study]),
+        summaries.name_build((runs or {}).values()),
     )
 
 
-def tabulate(decided):
-    """The table of `check_claims`, from tuples of a Claim and its Finding on recorded runs and on this build."""
+def tabulate(decided, build):
+    """The table of `check_claims`, from tuples of a Claim and its Finding on recorded runs and on this build, and from
+    how the build is called where only it has numbers.
+    """
     rows = {
         claim.name: {
             "claim": claim.sentence,
             "recorded": measured.verdict,
             "this build": built.verdict,
-            "numbers": _choose_numbers(measured, built),
+            "numbers": _choose_numbers(measured, built, build),
         }
         for claim, measured, built in decided
     }
@@ -133,9 +136,9 @@ def by_model(found):
     return {model: [run for run in found if run.model == model] for model in dict.fromkeys(run.model for run in found)}
 
 
-def _choose_numbers(measured, built):
+def _choose_numbers(measured, built, build):
     if measured.verdict == NOT_TESTABLE and built.verdict != NOT_TESTABLE:
-        return f"this build: {built.numbers}"
+        return f"{build}: {built.numbers}"
     return measured.numbers
 
 

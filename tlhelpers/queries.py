@@ -266,6 +266,63 @@ def forgets_less(study, slow, fast):
     return holds, f"{', '.join(numbers)} ({len(seeds)} seed{'s' * (len(seeds) > 1)})"
 
 
+def reaches(study, runs, *, lowest):
+    """The mean accuracy over seeds is at least a bound."""
+    mean = np.mean([run.metrics["accuracy"] for run in runs])
+    return bool(mean >= lowest), f"accuracy {mean:.1%} ({_seeds(runs)}), bound {lowest:.0%}"
+
+
+def temperature_mends(study, runs):
+    """Temperature scaling lowers the calibration error, in every run."""
+    if not all(len(run.validation_true) for run in runs):
+        raise NotTestableError(f"{runs[0].model} keeps no validation predictions")
+    errors = [(run.metrics["ece"], summaries.calibrate(run).metrics["ece"]) for run in runs]
+    before, after = ([pair[at] for pair in errors] for at in (0, 1))
+    numbers = f"calibration error {_span(before, '.1%')} before, {_span(after, '.1%')} after ({_seeds(runs)})"
+    return all(new < old for old, new in errors), numbers
+
+
+def lead_shrinks(study, few, better_few, many, better_many):
+    """The lead of one way of training over another is smaller with many pictures than with few, on the same test."""
+    models = (few, better_few, many, better_many)
+    by_seed = [{run.seed: run for run in runs} for runs in models]
+    seeds = sorted(set.intersection(*map(set, by_seed)))
+    runs = [[of[seed] for seed in seeds] for of in by_seed]
+    tests = [[run.test_id.tolist() for run in rs] for rs in runs]
+    if not seeds or any(ids != tests[0] for ids in tests):
+        raise NotTestableError(f"{few[0].model} and {better_many[0].model} have no seed with the same test pictures")
+    right = [np.concatenate([run.y_prob.argmax(axis=1) == run.y_true for run in rs]).astype(int) for rs in runs]
+    leads = right[1] - right[0], right[3] - right[2]
+    rng, count = np.random.default_rng(0), len(right[0])
+    changes = [(leads[1] - leads[0])[rng.integers(0, count, count)].mean() for _ in range(BOOTSTRAP_SAMPLES)]
+    tail = (1 - metrics.CONFIDENCE_LEVEL) / 2
+    change = _Change(*(lead.mean() for lead in leads), *np.quantile(changes, [tail, 1 - tail]), _seeds(runs[0]))
+    return bool(change.high < 0), f"lead {change}"
+
+
+def has_best_rates(study, *grid, rates):
+    """For each part of a backbone that is unfrozen, a grid's highest accuracy is at the rate that is said.
+
+    Args:
+        study: Study.
+        *grid: lists of Record, one per cell; their recipes say what is unfrozen, and at what rate.
+        rates: dict from what is unfrozen, as recipes call it, to a float.
+    """
+    found = {}
+    for runs in grid:
+        recipe, accuracy = runs[0].details["recipe"], np.mean([run.metrics["accuracy"] for run in runs])
+        found.setdefault(recipe["unfrozen"], {})[recipe["rate"]] = accuracy
+    best = {part: max(cells, key=cells.get) for part, cells in found.items()}
+    numbers = ", ".join(f"{part}: {found[part][rate]:.1%} at {rate:g}" for part, rate in best.items())
+    return best == rates, numbers
+
+
+def tests_fewer_than_official(study, runs):
+    """Fewer pictures are tested than the official test part holds: copies of training pictures are left out of it."""
+    counts = {run.counts["test"] for run in runs}
+    return max(counts) < study.published_test_count, f"{_span(counts)} of {study.published_test_count:,} test pictures"
+
+
 class _Change(NamedTuple):
     """A statistic of one model, of another, the 95 % interval of the difference, and how many seeds they share."""
 

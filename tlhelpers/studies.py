@@ -68,7 +68,7 @@ class Study:
 
     Args:
         name: str. The key in `STUDIES`, in `data/published.yml` and under `data/records/`.
-        title: str. How a page calls it.
+        title: str. How a page calls it; its drawn edition never bears the name of the real images.
         shows: str. What is in the pictures.
         class_names: tuple of str. The classes in label order, which are also the folder names.
         archives: dict from the upstream names of the files that the images come in, as a mirror holds them, to
@@ -166,6 +166,7 @@ FASHION_HALF = replace(
     FASHION_MNIST,
     name="fashion_half",
     title="Fashion-MNIST, five classes",
+    shows="clothes of five classes",
     class_names=("pullover", "coat", "shirt", "sneaker", "ankle_boot"),  # no easy ones: those are to learn from
     validation_count=5_000,
     published_count=35_000,
@@ -299,6 +300,7 @@ def get_study(name, *, drawn=False):
         return study
     return replace(
         study,
+        title=f"synthetic {study.shows}",
         drawn=True,
         fold_part=study.drawn_fold_part,
         image_size=study.drawn_size,

@@ -1,15 +1,18 @@
 """Summaries: several records summed up into the book's tables, figures and captions."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from tlhelpers import metrics, splits, studies
+from tlhelpers import metrics, profiles, splits, studies
 from tlhelpers.records import TESTED, load_records
 
 NO_RECORD = "no recorded run yet"
 NOT_BUILT = "not run in this build"
+THIS_BUILD = "this build"
+STAND_IN = "pocket backbone, synthetic images"
 MACRO = {
     "accuracy": "accuracy",
     "macro_precision": "macro precision",
@@ -19,6 +22,41 @@ MACRO = {
 POOLED_COLUMNS = (
     "accuracy", "low", "high", "seed_spread", "seeds", "images", "macro_f1", "ece", "scaled_ece",
 )  # fmt: skip
+
+
+def is_synthetic(record):
+    """Whether a record was made on synthetic images, where only stand-ins for the source's networks run."""
+    return profiles.PROFILES[record.profile].drawn
+
+
+def name_run(record, label):
+    """How tables and figures call a run: a synthetic one never bears the name of a real set or network.
+
+    Args:
+        record: Record.
+        label: str. How a page calls the model that the run stands for, such as `"MobileNetV2, frozen"`.
+
+    Returns:
+        str. `label`, or such as `"pocket backbone, frozen, synthetic images"`.
+    """
+    if not is_synthetic(record):
+        return label
+    if record.network == profiles.PROFILES[record.profile].backbone:
+        strategy = re.sub(r"^last(\d+)", r"last \1 layers", record.strategy).replace("_", " ")
+        label = f"pocket backbone, {strategy}"
+    return f"{label}, synthetic images"
+
+
+def name_build(records):
+    """How tables and figures call what this build has run: `"this build"`, and that it is synthetic where it is.
+
+    Args:
+        records: iterable of Record.
+
+    Returns:
+        str.
+    """
+    return f"{THIS_BUILD}: {STAND_IN}" if any(map(is_synthetic, records)) else THIS_BUILD
 
 
 def summarise(records, metric="accuracy"):
@@ -186,9 +224,9 @@ def reproduction_table(study, runs, *, protocols=splits.PROTOCOLS, recorded=None
 
     Returns:
         pandas.DataFrame of str, indexed by protocol and model, with the columns `published`, `recorded`, `this build`.
+        A synthetic run has a row of its own below that of the model it stands for, see `name_run`.
     """
     recorded_summary = summarise(load_records(study, folder=recorded))
-    live_summary = {key: f"{record.metrics['accuracy']:.1%} (1 seed)" for key, record in runs.items()}
     rows = {}
     for protocol in protocols:
         for model, row in studies.published_models(study).items():
@@ -196,8 +234,13 @@ def reproduction_table(study, runs, *, protocols=splits.PROTOCOLS, recorded=None
             rows[protocol, row["label"]] = {
                 "published": studies.quote(study, model),
                 "recorded": _cell(recorded_summary, key),
-                "this build": live_summary.get(key, NOT_BUILT),
+                "this build": NOT_BUILT,
             }
+            if key in runs:
+                row_of_run = rows.setdefault(
+                    (protocol, name_run(runs[key], row["label"])), {"published": "–", "recorded": "–"}
+                )
+                row_of_run["this build"] = f"{runs[key].metrics['accuracy']:.1%} (1 seed)"
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["protocol", "model"])
     return table
@@ -215,7 +258,8 @@ def compare_sources(study, protocol, labels, runs, *, recorded=None):
         recorded: Path or None. The recorded runs; None means the committed ones.
 
     Returns:
-        pandas.DataFrame with `model` (label), `source`, `accuracy` and `half_width` (NaN where there is no interval).
+        pandas.DataFrame with `model` (label, see `name_run`), `source`, `accuracy` and `half_width` (NaN where there is
+        no interval).
     """
     summary = summarise(load_records(study, folder=recorded, protocol=protocol))
     rows = []
@@ -228,7 +272,8 @@ def compare_sources(study, protocol, labels, runs, *, recorded=None):
             rows.append((label, "recorded", mean, half_width))
         if model in runs:
             low, high = metrics.bootstrap_interval(runs[model].y_true, runs[model].y_prob)
-            rows.append((label, "this build", runs[model].metrics["accuracy"], (high - low) / 2))
+            name = name_run(runs[model], label)
+            rows.append((name, THIS_BUILD, runs[model].metrics["accuracy"], (high - low) / 2))
     return pd.DataFrame(rows, columns=["model", "source", "accuracy", "half_width"])
 
 
@@ -243,7 +288,7 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
         recorded: Path or None. The recorded runs; None means the committed ones.
 
     Returns:
-        pandas.DataFrame of str, indexed by `model` (label) and `source`, with one column per metric.
+        pandas.DataFrame of str, indexed by `model` (label, see `name_run`) and `source`, with one column per metric.
     """
     found = load_records(study, folder=recorded, protocol=protocol)
     published = studies.published_models(study)
@@ -256,9 +301,10 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
         rows[label, "recorded"] = nothing | {"accuracy": NO_RECORD}
         if of_model:
             rows[label, "recorded"] = {metric: _cell(summarise(of_model, metric), key) for metric in MACRO}
-        rows[label, "this build"] = nothing | {"accuracy": NOT_BUILT}
+        rows[label, THIS_BUILD] = nothing | {"accuracy": NOT_BUILT}
         if model in runs:
-            rows[label, "this build"] = {metric: f"{runs[model].metrics[metric]:.1%}" for metric in MACRO}
+            name = name_run(runs[model], label)
+            rows[name, THIS_BUILD] = {metric: f"{runs[model].metrics[metric]:.1%}" for metric in MACRO}
     table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=MACRO)
     table.index = pd.MultiIndex.from_tuples(rows, names=["model", "source"])
     return table
@@ -290,14 +336,14 @@ def epoch_shares(study, labels, recorded, runs):
 
     Returns:
         pandas.DataFrame of float, indexed by label, with the columns `published`, `recorded` (mean over seeds) and
-        `this build`; NaN where there is no number.
+        this build's, see `name_build`; NaN where there is no number.
     """
     published = studies.published_models(study)
     of = {model: [record for record in recorded if record.model == model] for model in labels}
     columns = {
         "published": [published.get(model, {}).get("epoch_seconds", np.nan) for model in labels],
         "recorded": [_mean_epoch_seconds(of[model]) for model in labels],
-        "this build": [_mean_epoch_seconds([runs[model]] if model in runs else []) for model in labels],
+        name_build(runs.values()): [_mean_epoch_seconds([runs[model]] if model in runs else []) for model in labels],
     }
     table = pd.DataFrame(columns, index=list(labels.values()), dtype=float)
     return table / table.iloc[0]

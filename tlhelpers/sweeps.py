@@ -91,6 +91,26 @@ def load_sweep(name):
     return _load({cell: one for cell, one in plan().items() if one.is_recorded(folder)}, folder)
 
 
+def best_rates(runs):
+    """The book's rule for the learning rate: for each depth of the grid `depths`, the rate of the highest accuracy.
+
+    Args:
+        runs: dict from a depth in words, a rate and, where there are several, a seed to a Record, as from
+            `load_sweep("depths")` or `Chapter.run_grid`.
+
+    Returns:
+        dict from a depth in words to a float, the rate of the highest mean validation accuracy over seeds; of equal
+        ones the lowest.
+    """
+    found = {}
+    for (depth, rate, *_), run in runs.items():
+        found.setdefault(depth, {}).setdefault(rate, []).append(run.metrics["accuracy"])
+    return {
+        depth: max(sorted(accuracies), key=lambda rate: sum(accuracies[rate]) / len(accuracies[rate]))
+        for depth, accuracies in found.items()
+    }
+
+
 def prepare_images(planned):
     """Finds, or draws, and reads the images of some experiments once, before many processes want them."""
     for study, profile in sorted({(experiment.study, experiment.profile) for experiment in planned}):

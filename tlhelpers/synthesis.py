@@ -28,6 +28,7 @@ WAYS = ("frozen", "everything moves")
 FEWEST_DOMAINS = 4  # of three, even a perfect order is chance in one of six cases
 CHANCE = 0.05  # how often an order as clear may come about by chance
 FLATTERY = 0.02  # accuracy above macro F1
+COLUMNS = ("published", "recorded", "seeds", "macro F1", "this build")
 ROUNDING = 1e-9  # two orders with the same correlation need not give the same bits
 
 
@@ -83,18 +84,28 @@ def studies_table(protocol, runs, *, recorded=None):
     Returns:
         pandas.DataFrame of str, indexed by `study` (title) and `model` (the source's label, else its name), with the
         columns `published`, `recorded` (mean ± 95 % interval), `seeds` (how many), `macro F1` (recorded, mean) and
-        `this build`; all of accuracy but `macro F1`.
+        `this build`; all of accuracy but `macro F1`. A synthetic run has a row of its own, see `summaries.name_run`.
     """
     rows = {}
     for study, live in runs.items():
         found = claims.by_model(records.load_records(study, folder=recorded, protocol=protocol))
         published = studies.published_models(study)
         for model in dict.fromkeys([*published, *found, *live]):
-            rows[studies.get_study(study).title, published.get(model, {}).get("label", model)] = {
-                "published": studies.quote(study, model) if model in published else "–",
-                **_recorded_cells(found.get(model, [])),
-                "this build": f"{live[model].metrics['accuracy']:.1%}" if model in live else "–",
-            }
+            label, title = published.get(model, {}).get("label", model), studies.get_study(study).title
+            run = live.get(model)
+            synthetic = run is not None and summaries.is_synthetic(run)
+            if model in published or model in found or not synthetic:
+                rows[title, label] = {
+                    "published": studies.quote(study, model) if model in published else "–",
+                    **_recorded_cells(found.get(model, [])),
+                    "this build": "–",
+                }
+            if run is not None:
+                title = studies.get_study(study, drawn=synthetic).title
+                row = rows.setdefault(
+                    (title, summaries.name_run(run, label)), {"published": "–", **_recorded_cells([])}
+                )
+                row["this build"] = f"{run.metrics['accuracy']:.1%}"
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["study", "model"])
     return table
@@ -112,15 +123,27 @@ def check_conclusion(protocol, *, runs=None, domains=None, recorded=None):
     Returns:
         pandas.DataFrame, as from `claims.check_claims`.
     """
+    live = {study: {m: [run] for m, run in (runs or {}).get(study, {}).items()} for study in LADDERS}
+    evidence = gather_recorded(protocol, recorded=recorded), gather_evidence(live, domains or {})
+    built = [*(domains or {}).values(), *(run for found in (runs or {}).values() for run in found.values())]
+    return claims.tabulate(
+        ((claim, *(claims.decide_claim(claim, None, one) for one in evidence)) for claim in CONCLUSION),
+        summaries.name_build(built),
+    )
+
+
+def gather_recorded(protocol="careful", *, recorded=None):
+    """What the records of all studies hold for the conclusion; see `gather_evidence`.
+
+    Args:
+        protocol: str. `"published"` or `"careful"`.
+        recorded: Path or None. The recorded runs; None means the committed ones.
+    """
     stored = {
         study: claims.by_model(records.load_records(study, folder=recorded, protocol=protocol)) for study in LADDERS
     }
-    live = {study: {m: [run] for m, run in (runs or {}).get(study, {}).items()} for study in LADDERS}
     compared = sweeps.load_sweep("domains") if protocol == "careful" and recorded is None else {}
-    evidence = gather_evidence(stored, compared), gather_evidence(live, domains or {})
-    return claims.tabulate(
-        (claim, *(claims.decide_claim(claim, None, one) for one in evidence)) for claim in CONCLUSION
-    )
+    return gather_evidence(stored, compared)
 
 
 def gather_evidence(found, domains):

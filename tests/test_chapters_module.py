@@ -12,7 +12,21 @@ import numpy as np
 import pytest
 from builders import draw_flower, encode
 
-from tlhelpers import chapters, devices, drawings, manifest, profiles, settings, sources, splits, studies, summaries
+from tlhelpers import (
+    chapters,
+    devices,
+    drawings,
+    fitting,
+    loaders,
+    manifest,
+    profiles,
+    settings,
+    sources,
+    splits,
+    studies,
+    summaries,
+    training,
+)
 
 INFO = "application/papermill.record/text/plain"
 
@@ -317,6 +331,54 @@ def test_missing_runs_are_an_error_that_names_them(mirror, runs, recorded):
         begin().load_runs_or_records(["tiny-one", "tiny-two"])
     with pytest.raises(ValueError, match="seed=1"):
         begin(seed=1).load_runs_or_records(["tiny-one"])
+
+
+WANTED = {"base": ("baseline_cnn", "scratch"), "cold": ("mobilenetv2_035", "frozen")}
+
+
+def test_models_that_this_machine_has_not_trained_are_small_ones_and_a_sentence_says_so(
+    drawn, runs, monkeypatch, capsys
+):
+    monkeypatch.setattr(chapters, "STAND_IN_PER_CLASS", 3)
+    chapter = begin(profile="smoke")
+    models, found = chapter.load_or_train(WANTED | {"warm": ("mobilenetv2_035", chapter.profile.fine_tuned)})
+    assert "trained here and now on 3 pictures of each class." in capsys.readouterr().out
+    assert list(models) == list(found) == ["base", "cold", "warm"]
+    assert models["warm"].get_layer("out_relu").output.shape[1:3] == (4, 4)
+    test = chapter.rows("test")
+    images = loaders.read_images(test.head(8), chapter.image_size)
+    for label, model in models.items():
+        assert found[label].test_id.tolist() == test["sha256"].tolist()
+        assert found[label].counts["train"] == 3 * 5
+        same = training.predict_probabilities(model, images)
+        np.testing.assert_allclose(found[label].y_prob[:8], same, atol=1e-3)
+    monkeypatch.setattr(fitting, "fit_recipe", lambda *_, **__: pytest.fail("trained again"))
+    assert list(chapter.load_or_train(WANTED)[1]) == list(WANTED)
+    assert chapter.load_runs() == {}  # they are not taken for those of the chapters
+
+
+def test_a_small_model_whose_file_is_gone_is_trained_again(drawn, runs, monkeypatch, tmp_path):
+    monkeypatch.setattr(chapters, "STAND_IN_PER_CLASS", 2)
+    frozen = {"cold": WANTED["cold"]}
+    begin(profile="smoke").load_or_train(frozen)
+    shutil.rmtree(tmp_path / "models")
+    assert begin(profile="smoke").load_or_train(frozen)[0]["cold"].output_shape == (None, 5)
+
+
+def test_models_of_the_chapters_are_taken_where_this_machine_has_them_all(drawn, runs, monkeypatch, capsys):
+    monkeypatch.setattr(fitting, "fit_recipe", lambda *_, **__: pytest.fail("trained one"))
+    chapter = begin(profile="smoke")
+    for network, strategy in WANTED.values():
+        save(chapter, strategy, network=network)
+    models, found = chapter.load_or_train(WANTED)
+    assert {label: (run.network, run.strategy) for label, run in found.items()} == WANTED
+    assert {model.count_params() for model in models.values()} == {3 * 5 + 5 + 5 * 5 + 5}
+    assert capsys.readouterr().out == ""
+
+
+def test_only_models_that_chapters_train_have_stand_ins(drawn, runs):
+    with pytest.raises(ValueError, match=r"stands in for one of .*Received: \[\('resnet50', 'full'\)\]"):
+        begin(profile="smoke").load_or_train({"other": ("resnet50", "full")})
 
 
 def test_errors_come_with_their_image_and_the_most_confident_first(mirror, runs):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from tlhelpers import (
     manifest,
     metrics,
     models,
+    plans,
     plotting,
     profiles,
     records,
@@ -25,6 +27,7 @@ from tlhelpers import (
 )
 
 NO_CONFUSION = "no other confusion"
+STAND_IN_PER_CLASS = 50  # training images of each class
 PROTOCOL_NOTES = {
     "published": "as in the source, the test images also draw the validation curves; nothing is chosen by them",
     "careful": "duplicates kept together; test images used once",
@@ -163,6 +166,50 @@ class Chapter:
                 f"Missing: {path}"
             )
         return training.load_model(path)
+
+    def load_or_train(self, wanted):
+        """The models of other chapters and their runs; where this machine has not all of them, small ones instead.
+
+        Those are trained on the spot on at most `STAND_IN_PER_CLASS` pictures of each class, and a sentence says so.
+
+        Args:
+            wanted: dict from a label to a pair of a network and a strategy, as given to `save_run`.
+
+        Returns:
+            tuple of a dict from label to keras.Model and a dict from label to Record.
+
+        Raises:
+            ValueError: when no chapter trains such a model.
+        """
+        runs = {(run.network, run.strategy): run for run in self.load_runs().values()}
+        trained = {key for key in runs if self.model_path(*key).is_file()}
+        if set(wanted.values()) <= trained:
+            models_, found = {key: self.load_model(*key) for key in wanted.values()}, runs
+        else:
+            models_, found = self._train_stand_ins(wanted.values())
+        return tuple({label: some[key] for label, key in wanted.items()} for some in (models_, found))
+
+    def _train_stand_ins(self, wanted):
+        smallest = int(self.rows("train")["label"].value_counts().min())
+        count = min(STAND_IN_PER_CLASS, smallest)
+        same = {"protocol": self.protocol, "seed": self.seed}
+        planned = plans.plan_stand_ins(self.profile, self.study, self.backbone, count, **same)
+        if unknown := set(wanted) - set(planned):
+            raise ValueError(f"A small model stands in for one of {sorted(planned)}. Received: {sorted(unknown)}")
+        print(
+            "This machine has not trained the models that this page looks at. "
+            f"Small ones take their place, trained here and now on {count} pictures of each class."
+        )
+        place = Path("stand-ins", experiments.digest_of_code())
+        runs, kept = (of(self.profile.name) / place for of in (settings.runs_folder, settings.models_folder))
+        models_, found = {}, {}
+        for key in dict.fromkeys(wanted):
+            experiment = planned[key]
+            if not experiment.model_path(kept).is_file():  # of a model that is gone no record is of use
+                experiment.path(runs).unlink(missing_ok=True)
+            found[key] = records.load_record(experiments.run_experiment(experiment, runs, models_folder=kept))
+            models_[key] = training.load_model(experiment.model_path(kept))
+        return models_, found
 
     def model_path(self, network, strategy):
         """Where this build keeps a model it trains under this chapter's protocol and seed: a Path.

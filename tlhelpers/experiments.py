@@ -68,6 +68,10 @@ class Experiment:
         """Where its record stands below a folder."""
         return Path(folder) / f"{self.name}.json"
 
+    def model_path(self, folder=None):
+        """Where its model stands below a folder, or, without one, among those of this build."""
+        return Path(folder or settings.models_folder(self.profile)) / f"{self.name}.keras"
+
     def is_recorded(self, folder):
         """Whether it has left its record there, with the same recipe on the same images per class."""
         path = self.path(folder)
@@ -81,7 +85,7 @@ class Experiment:
         return all(recorded.get(name) == value for name, value in records.rounded(self.asked).items())
 
 
-def run_experiment(experiment, folder, *, threads=None):
+def run_experiment(experiment, folder, *, models_folder=None, threads=None):
     """Trains what an experiment asks for and saves its record; a finished one is left as it is.
 
     The model is kept, too, unless it is evaluated on validation images.
@@ -89,6 +93,7 @@ def run_experiment(experiment, folder, *, threads=None):
     Args:
         experiment: Experiment.
         folder: Path. Such as `settings.records_folder()`.
+        models_folder: Path or None. Where the model goes; None means with those of this build.
         threads: int or None. Cores to use; None means all.
 
     Returns:
@@ -116,7 +121,7 @@ def run_experiment(experiment, folder, *, threads=None):
     )
     record = _make_record(experiment, study, table, fitted, device)
     if experiment.evaluated_on == "test":  # what is still being chosen is not kept
-        training.save_model(fitted.model, settings.models_folder(profile.name) / f"{experiment.name}.keras")
+        training.save_model(fitted.model, experiment.model_path(models_folder))
     return records.save_record(record, folder)
 
 

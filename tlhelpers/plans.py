@@ -212,6 +212,37 @@ def plan_ablations(seeds=ABLATION_SEEDS):
     }
 
 
+def plan_stand_ins(profile, study, network, per_class, *, protocol="careful", seed=0):
+    """Small models that take the place of those of other chapters: the same layers, trained in less time.
+
+    Args:
+        profile: Profile. Its epochs and rates are theirs.
+        study: Study.
+        network: str. The pretrained backbone, a key of `models.BACKBONES`.
+        per_class: int. Training images of each class.
+        protocol: str. `"published"` or `"careful"`.
+        seed: int.
+
+    Returns:
+        dict from a network and a strategy, as chapters save their models, to an Experiment.
+    """
+    size = study.image_size
+    shared = {"train_size": size, "test_size": size, "read_size": size, "label_smoothing": 0.0, "augment": None}
+    head = shared | {"hidden": 128, "dropout": 0.5, "head_epochs": profile.head_epochs, "head_rate": profile.head_rate}
+    tuned = {"epochs": profile.fine_tuning_epochs, "rate": profile.fine_tuning_rate, "warm_up": 0.0, "views": 1}
+    scratch = {"pretrained": False, "epochs": profile.baseline_epochs, "rate": 1e-3}
+    models = {
+        ("baseline_cnn", "scratch"): shared | scratch | {"unfrozen": "all"},
+        (network, "frozen"): head | {"unfrozen": None},
+        (network, profile.fine_tuned): head | tuned | {"unfrozen": profile.unfrozen},
+    }
+    asked = {"study": study.name, "protocol": protocol, "profile": profile.name, "per_class": per_class}
+    return {
+        (name, strategy): Experiment(name, recipes.Recipe(f"small_{strategy}", flips=False, **settings), seed, **asked)
+        for (name, strategy), settings in models.items()
+    }
+
+
 def over_folds(plan):
     """A plan for photographs, once for each of several folds.
 

@@ -1,9 +1,11 @@
 """Queries: what they say of records, when they hold, and when they cannot tell."""
 
 import dataclasses
+import itertools
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from builders import (
     BASELINE_ERRORS,
@@ -24,6 +26,7 @@ from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL
 
 pytestmark = pytest.mark.usefixtures("quick_queries")
 
+NAMES = STUDY.class_names
 NO_COMMON_PICTURES = "mobilenetv2_100-frozen and mobilenetv2_100-last6 have no seed with the same test pictures"
 
 
@@ -310,3 +313,66 @@ def test_averages_over_classes_are_held_against_each_other(query, names, values,
 def test_a_classifier_collapses_where_a_class_is_found_less_than_half_as_often_as_by_guessing(errors, holds, share):
     verdict, numbers = ask(queries.collapses, FROZEN, changes={FROZEN: {"errors": errors}})
     assert (verdict, numbers) == (holds, f"rose is found in {share} of its pictures, guessing finds 20.0%")
+
+
+def test_an_accuracy_reaches_a_bound_or_does_not():
+    [runs] = make_world(None, [FROZEN]).values()
+    mean = runs[0].metrics["accuracy"]
+    assert queries.reaches(STUDY, runs, lowest=mean)[0]
+    assert not queries.reaches(STUDY, runs, lowest=mean + 0.001)[0]
+
+
+def make_scalable(confidence, *, right=8):
+    """A run that is right about most of its pictures, and as sure of all of them as is said."""
+    y_true = np.zeros(10, int)
+    y_prob = np.full((10, 5), (1 - confidence) / 4)
+    y_prob[np.arange(10), [0] * right + [1] * (10 - right)] = confidence
+    facts = {"y_true": y_true, "y_prob": y_prob, "validation_true": y_true, "validation_prob": y_prob}
+    return dataclasses.replace(
+        make_run(FROZEN, errors={}), **facts, metrics={"ece": abs(confidence - right / 10), "accuracy": right / 10}
+    )
+
+
+def test_a_temperature_mends_a_model_that_is_too_sure_and_not_one_that_is_as_sure_as_right():
+    assert queries.temperature_mends(STUDY, [make_scalable(0.99)])[0]
+    assert not queries.temperature_mends(STUDY, [make_scalable(0.99), make_scalable(0.8)])[0]
+    bare = dataclasses.replace(make_scalable(0.9), validation_true=np.array([]), validation_prob=np.empty((0, 5)))
+    assert refuse(queries.temperature_mends, [bare]) == "mobilenetv2_100-frozen keeps no validation predictions"
+
+
+def test_a_lead_shrinks_when_it_is_smaller_with_many_pictures():
+    bad, fair, good = (
+        [make_run(FROZEN, errors={name: {other: count} for name, other in itertools.pairwise(NAMES)})]
+        for count in (30, 10, 0)
+    )
+    assert queries.lead_shrinks(STUDY, bad, good, fair, good)[0]
+    assert not queries.lead_shrinks(STUDY, fair, good, bad, good)[0]
+    assert not queries.lead_shrinks(STUDY, fair, good, fair, good)[0]
+    others = [make_run(FROZEN, errors={}, pictures="others")]
+    assert refuse(queries.lead_shrinks, bad, good, fair, others).endswith("no seed with the same test pictures")
+
+
+def test_a_grid_has_its_best_rates_where_its_accuracy_is_highest():
+    def cell(part, rate, count):
+        run = make_run(FROZEN, errors={"daisy": {"rose": count}}, details={"recipe": {"unfrozen": part, "rate": rate}})
+        return [run]
+
+    grid = [cell("all", 0.1, 1), cell("all", 1.0, 9), cell(6, 0.1, 9), cell(6, 1.0, 1)]
+    assert queries.has_best_rates(STUDY, *grid, rates={"all": 0.1, 6: 1.0})[0]
+    assert not queries.has_best_rates(STUDY, *grid, rates={"all": 1.0, 6: 1.0})[0]
+
+
+def test_errors_are_among_some_classes_or_elsewhere():
+    run = make_run(FROZEN, errors={"daisy": {"rose": 6}, "tulip": {"sunflower": 4}})
+    among = partial(queries.errors_are_among, STUDY, [run], share=0.5)
+    assert among(names=("daisy", "rose")) == (True, "6 of 10 errors are among daisy, rose")
+    assert not among(names=("tulip", "sunflower"))[0]
+    assert not among(names=("daisy", "tulip"))[0]
+    assert not queries.errors_are_among(STUDY, [make_run(FROZEN, errors={})], names=("daisy",), share=0.5)[0]
+
+
+def test_copies_that_are_left_out_of_an_official_test_part_are_missed_in_the_counts():
+    run, count = make_run(FROZEN, errors={}), STUDY.published_test_count
+    fewer, all_of_them = (dataclasses.replace(run, counts=run.counts | {"test": n}) for n in (count - 1, count))
+    assert queries.tests_fewer_than_official(STUDY, [fewer])[0]
+    assert not queries.tests_fewer_than_official(STUDY, [fewer, all_of_them])[0]

@@ -111,6 +111,7 @@ PUBLIC = {
         "describe_recorded",
         "epoch_shares",
         "metrics_table",
+        "name_build",
         "name_run",
         "pool_predictions",
         "reproduction_table",

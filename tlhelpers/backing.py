@@ -6,9 +6,11 @@ committed records, each with the verdict that the sentence needs, or tests.
 """
 
 import json
+import re
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import yaml
 
 from tlhelpers import claims, queries, records, settings, studies, sweeps, synthesis
@@ -21,7 +23,7 @@ CONCLUSION = "conclusion"
 LINEAR = "mobilenetv2_100-frozen_linear"
 AUGMENTED = "baseline_cnn-scratch_augmented"
 UPDATING, LONGER = "mobilenetv2_100-last6_bn_updating", "mobilenetv2_100-full_longer"
-NARROW, NEWER, NEWER_LINEAR = "mobilenetv2_035-full", "efficientnetv2b0-full", "efficientnetv2b0-frozen_linear"
+UPPER_GARMENTS = ("t_shirt", "pullover", "dress", "coat", "shirt")
 DEPTH = "mobilenetv2_100-depth-{}-rate-{}"
 # The rule for the learning rate, by what is unfrozen; `sweeps.best_rates` reads it from the same grid.
 RATES = {6: 1e-3, "partial": 1e-4, "all": 1e-4}
@@ -43,6 +45,15 @@ def separates_as_well(_, domains, *, far, near):
     words = (f"{name} {row['distance']:.2f}: {row['frozen']:.1%}" for name, row in zip((far, near), rows, strict=True))
     farther, no_worse = rows[0]["distance"] > rows[1]["distance"], rows[0]["frozen"] >= rows[1]["frozen"]
     return bool(farther and no_worse), ", ".join(words)
+
+
+def part_gains_most(_, ladders, *, study):
+    """From the classifier alone to a part that is unfrozen, one study gains more accuracy than every other."""
+    means = {
+        name: [np.mean([r.metrics["accuracy"] for r in runs]) for runs in rungs] for name, rungs in ladders.items()
+    }
+    gains = {name: part - frozen for name, (frozen, part, _) in means.items()}
+    return max(gains, key=gains.get) == study, ", ".join(f"{name} {gain * 100:+.1f}" for name, gain in gains.items())
 
 
 # fmt: off
@@ -79,34 +90,40 @@ BOOK = {
               (FULL, LONGER), queries.is_more_accurate),
         Claim("updating-costs", "With BatchNormalization updating, fine-tuning is less accurate.",
               (UPDATING, LAST6), queries.is_more_accurate),
-        Claim("temperature-mends", "Temperature scaling lowers the calibration error.",
-              (FULL,), queries.temperature_mends),
-        Claim("newer-backbone", "EfficientNetV2-B0 is more accurate than MobileNetV2 under the same recipe.",
-              (LINEAR, NEWER_LINEAR), queries.is_more_accurate),
-        Claim("wider-backbone", "The wider MobileNetV2 is more accurate than the narrow one.",
-              (NARROW, FULL), queries.is_more_accurate),
+        Claim("temperature-mends", "Temperature scaling lowers the calibration error of the over-confident baseline.",
+              (BASELINE,), queries.temperature_mends),
     ),
     "fashion_mnist": (
         Claim("scratch-suffices", "With thousands of pictures a class a small network from scratch gets nine in ten.",
               (SMALL,), partial(queries.reaches, lowest=0.9)),
+        Claim("curves-together", "The small network's training and validation accuracy stay together.",
+              (SMALL,), queries.is_aligned),
+        Claim("accuracy-flatters", "With balanced classes accuracy lies above macro F1 all the same.",
+              (SMALL,), partial(queries.accuracy_flatters, by=0.01)),
+        Claim("upper-garments", "Most errors take one upper garment for another.",
+              (SMALL,), partial(queries.errors_are_among, names=UPPER_GARMENTS, share=0.5)),
     ),
     "cats_dogs": (
         Claim("frozen-rescues", "A linear head on a frozen backbone beats the network trained wrongly.",
               (claims.OVERFITTED, LINEAR), queries.is_more_accurate),
-        Claim("full-gains", "Full fine-tuning beats the linear head.",
-              (LINEAR, FULL), queries.is_more_accurate),
     ),
     "fer2013": (
         Claim("part-gains", "Unfreezing from the middle on beats a classifier on frozen features.",
               (LINEAR, PARTIAL), queries.is_more_accurate),
         Claim("all-gains-more", "Unfreezing everything beats unfreezing from the middle on.",
               (PARTIAL, FULL), queries.is_more_accurate),
+        Claim("linear-collapses", "On frozen features the classifier hardly finds some expression.",
+              (LINEAR,), queries.collapses),
         Claim("copies-left-out", "Copies of training pictures are left out of the test part.",
               (LINEAR,), queries.tests_fewer_than_official),
     ),
     CONCLUSION: (
         Claim("clothes-separate", "Frozen features separate clothes, far away, as well as flowers.",
               (synthesis.DOMAINS,), partial(separates_as_well, far="fashion_mnist", near="flowers")),
+        Claim("faces-separate", "Frozen features separate expressions as well as cats and dogs.",
+              (synthesis.DOMAINS,), partial(separates_as_well, far="fer2013", near="cats_dogs")),
+        Claim("faces-gain-most", "Unfreezing a part gains more on faces than in any other study.",
+              (synthesis.ALL_LADDERS,), partial(part_gains_most, study="fer2013")),
     ),
 }
 # fmt: on
@@ -148,6 +165,23 @@ def read_page(page):
     if not page.endswith(".ipynb"):
         return text
     return "\n\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+
+
+def list_lines(page):
+    """The lines of a page that have to be backed: of a chapter those of its recap, of another page all of its lists
+    and tables without their heads.
+
+    Args:
+        page: str. As for `read_page`.
+
+    Returns:
+        list of str.
+    """
+    text = read_page(page)
+    if page.endswith(".ipynb"):
+        text = text[text.index("## Recap") : text.index("## Quiz")]
+    rows = re.sub(r"^\|.*\|\n\|[-| ]+\|$", "", text, flags=re.MULTILINE)
+    return [line.removeprefix("- ") for line in re.findall(r"^(?:- .*(?:\n  .*)*|\|.*\|)$", rows, re.MULTILINE)]
 
 
 def decide(name):

@@ -146,6 +146,18 @@ def is_main_confusion(study, runs, *, names):
     return first == tuple(sorted(names)), f"{' and '.join(first)}: {count:,} of {total:,} errors"
 
 
+def errors_are_among(study, runs, *, names, share):
+    """More than a share of all errors take one of some classes for another of them."""
+    y_true, y_prob = _pool(runs)
+    some = [study.class_names.index(name) for name in names]
+    wrong = y_prob.argmax(axis=1) != y_true
+    among = wrong & np.isin(y_true, some) & np.isin(y_prob.argmax(axis=1), some)
+    if not wrong.any():
+        return False, "every picture is named rightly"
+    numbers = f"{among.sum():,} of {wrong.sum():,} errors are among {', '.join(names)}"
+    return bool(among.sum() > share * wrong.sum()), numbers
+
+
 def gains_are_largest(study, before, after, *, names):
     """Some classes gain in F1, and more than all others."""
     before, after = _pair(before, after)

@@ -14,8 +14,8 @@ class Quiz:
 
     Args:
         name: str.
-        questions: list of dict with `question` (str) and `answers`: dicts with `text`, `why` (str) and, for the one
-            that is, `right` (True).
+        questions: list of dict with `question` (str), `answers`: dicts with `text`, `why` (str) and, for the one
+            that is, `right` (True); and `backing`, what decides the right answer, see `backing.Backed`.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Quiz:
             for number, question in enumerate(self.questions, 1)
         )
 
-    def _show(self, number, question, answers):
+    def _show(self, number, question, answers, backing=None):
         group = f"quiz-{self.name}-{number}"  # of which one answer is open at a time
         options = "".join(
             f'<details name="{group}" class="{"right" if _is_right(a) else "wrong"}">'

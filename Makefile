@@ -20,7 +20,7 @@ BENCH ?= $(wildcard tests/benchmarks/bench_*.py)
 BENCH_FOLDER := _build/bench/$(or $(TLHELPERS_PROFILE),auto)
 BENCH_REPORTS = $(patsubst %.py,$(BENCH_FOLDER)/%.json,$(notdir $(BENCH)))
 
-.PHONY: help book test bench torture audit lint format serve pdf links records sweep pocket colab colab-check clean
+.PHONY: help book test test-long bench torture audit lint format serve pdf links records sweep pocket colab colab-check clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # benchmarks would disturb each other
 
@@ -34,11 +34,14 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
 	touch $@
 
-book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL, SEED, ONLY, JOBS, REPO)
-	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(REPO),--repository $(REPO))
+book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL, SEED, ONLY, JOBS, REPO, STRICT)
+	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(REPO),--repository $(REPO)) $(if $(filter-out 0,$(STRICT)),--strict)
 
 test: lint ## lint, then run the tests, one process per core and at most four
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-long: $(READY) ## install the wheel into an empty environment and run each chapter alone there (an hour)
+	$(BIN)/python -m pytest -m long
 
 bench: $(BENCH_REPORTS) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book); resumable
 	$(BIN)/python -m tlhelpers.speed $^ $(if $(RECORD),--record)
@@ -88,7 +91,7 @@ pocket: $(READY) ## train the embedded backbone from scratch (half an hour on tw
 colab: $(READY) ## copies of the chapters that install the helpers first (REPO=owner/name, REF)
 	$(BIN)/python -m tlhelpers.colab stamp "$(REPO)" $(if $(REF),--ref $(REF))
 
-colab-check: ## execute every chapter, smallest budget, with the versions that Colab brings
+colab-check: ## execute each chapter alone, smallest budget, with the versions that Colab brings
 	$(PYTHON) -m venv --clear $(COLAB)
 	$(COLAB)/bin/python -m pip install --quiet --constraint .ci/colab.txt . ipykernel ipywidgets nbformat papermill
 	$(COLAB)/bin/python -m ipykernel install --sys-prefix --name python3 >/dev/null

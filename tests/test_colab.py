@@ -1,5 +1,6 @@
 """Copies of the chapters for notebook services, and the check with a service's versions."""
 
+import os
 import re
 
 import nbformat
@@ -63,6 +64,31 @@ def test_the_check_goes_on_after_a_failure_and_names_it(tmp_path, monkeypatch, c
     assert "KeyError: 'petal'" in said
     assert "second.ipynb" in said
     assert said.endswith("1 chapters failed: first.ipynb\n")
+
+
+def test_each_chapter_is_checked_on_a_machine_that_knows_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))
+    looks_around = """import os
+from pathlib import Path
+from tlhelpers import settings
+assert not list(Path.cwd().iterdir()) and not settings.home_folder().exists() and not settings.build_folder().exists()
+assert not [name for name in os.environ if name in ("TLHELPERS_RUNS", "TLHELPERS_MODELS", "TLHELPERS_EXPORTS")]
+Path("left").touch()
+for folder in (settings.home_folder(), settings.runs_folder("smoke")): folder.mkdir(parents=True)"""
+    write_project(tmp_path, first=looks_around, second=looks_around)
+    before = dict(os.environ)
+    assert colab.check_chapters(tmp_path) == {}
+    assert dict(os.environ) == before
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_check_takes_some_chapters_alone(tmp_path, monkeypatch, capsys):
+    write_project(tmp_path, first="1", second="2")
+    monkeypatch.chdir(tmp_path)
+    assert colab.main(["check", "--only", "sec"]) == 0
+    assert "first.ipynb" not in capsys.readouterr().out
+    assert colab.main(["check", "--only", "third"]) == 1
+    assert "Received: ['third']" in capsys.readouterr().err
 
 
 def test_the_command_writes_where_it_says_and_explains_a_wrong_name(tmp_path, monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """Chapters for notebook services: copies that install the helpers first, and a check with such a service's versions.
 
 python -m tlhelpers.colab stamp OWNER/NAME --ref main
-python -m tlhelpers.colab check
+python -m tlhelpers.colab check --only 07 18
 """
 
 import argparse
+import contextlib
+import os
 import re
 import sys
 import tempfile
@@ -13,13 +15,14 @@ from pathlib import Path
 import nbformat
 from nbformat import v4
 
-from tlhelpers import build, execution, files, settings, staging
+from tlhelpers import build, execution, files, settings, sources, staging
 
 REFERENCE = re.compile(r"[A-Za-z0-9._/-]+")
 INSTALL = """\
 # Installs the helpers of the book. What the service brings, TensorFlow above all, stays as it is.
 %pip install --quiet "tlhelpers @ git+https://github.com/{repository}@{reference}"
 """
+KEPT = ("TLHELPERS_MIRROR", "TLHELPERS_QUIET")
 CHECK_PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
 
 
@@ -51,26 +54,51 @@ def stamp_chapters(repository, reference="main", *, folder=None):
     return copies
 
 
-def check_chapters(folder):
-    """Executes every chapter with the smallest budget, in order, as in a service: from an installed package, somewhere.
+def check_chapters(folder, only=None):
+    """Executes chapters with the smallest budget as a service does: each alone, on a machine that knows no other.
 
     Args:
         folder: Path. The project's root, from which the chapters are read.
+        only: list of str or None. Beginnings of chapter names, such as `["07"]`; None means all.
 
     Returns:
         dict from a chapter that failed to the reason, str.
+
+    Raises:
+        ValueError: when no chapter's name begins so.
     """
     failures = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for chapter in build.list_chapters(folder):
+    for chapter in build._select(build.list_chapters(folder), only):
+        with fresh_machine() as scratch:
             try:
-                executed = Path(scratch) / "executed" / Path(chapter).name
-                seconds = execution.execute_chapter(Path(folder) / chapter, executed, CHECK_PARAMETERS, folder=scratch)
+                executed = scratch / "executed" / Path(chapter).name
+                work = scratch / "work"
+                work.mkdir()
+                seconds = execution.execute_chapter(Path(folder) / chapter, executed, CHECK_PARAMETERS, folder=work)
                 print(f"{chapter}: {seconds:.0f} s", flush=True)
-            except execution.ChapterError as error:
+            except (execution.ChapterError, sources.MissingDataError) as error:
                 failures[chapter] = str(error)
                 print(f"{chapter}: {error}", flush=True)
     return failures
+
+
+@contextlib.contextmanager
+def fresh_machine():
+    """Yields a folder, a Path, of which the cache and the build are part while the block runs; then it is gone.
+
+    Of the book's own settings none is left but where archives and weights may be had.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in before:
+            if name.startswith("TLHELPERS_") and name not in KEPT:
+                del os.environ[name]
+        os.environ |= {f"TLHELPERS_{name}": str(Path(scratch, name.lower())) for name in ("HOME", "BUILD")}
+        try:
+            yield Path(scratch)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def main(arguments=None):
@@ -80,11 +108,12 @@ def main(arguments=None):
     stamp = commands.add_parser("stamp", help="write copies that install the helpers")
     stamp.add_argument("repository", help="owner/name on GitHub")
     stamp.add_argument("--ref", default="main", help="branch, tag or commit to install from")
-    commands.add_parser("check", help="execute the chapters below this folder with the smallest budget")
+    check = commands.add_parser("check", help="execute each chapter below this folder alone, with the smallest budget")
+    check.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 07")
     options = parser.parse_args(arguments)
     try:
         if options.command == "check":
-            failures = check_chapters(Path.cwd())
+            failures = check_chapters(Path.cwd(), options.only)
             print(f"{len(failures)} chapters failed: {', '.join(failures) or 'none'}")
             return 1 if failures else 0
         copies = stamp_chapters(options.repository, options.ref)

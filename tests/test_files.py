@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,9 +71,17 @@ def test_atomic_file_never_writes_into_the_old_file(tmp_path):
     assert (tmp_path / "same.txt").read_text() == "old"
 
 
-def test_written_file_is_readable_by_others(tmp_path):
-    files.write_text(tmp_path / "a.txt", "text")
-    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_what_is_written_is_readable_by_whom_the_user_lets_read(tmp_path, umask, file_mode, folder_mode):
+    before = os.umask(umask)
+    try:
+        files.write_text(tmp_path / "a.txt", "text")
+        with files.atomic_folder(tmp_path / "images"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == file_mode
+    assert (tmp_path / "images").stat().st_mode & 0o777 == folder_mode
 
 
 def test_atomic_file_keeps_the_old_content_on_an_error(tmp_path):
@@ -110,9 +119,8 @@ def test_atomic_folder_appears_with_its_contents(tmp_path):
     with files.atomic_folder(path) as temporary:
         (temporary / "a.jpg").write_text("a")
         assert not path.exists()
-    assert [entry.name for entry in path.iterdir()] == ["a.jpg"]
+    assert sorted(entry.name for entry in path.iterdir()) == [files.WHOLE, "a.jpg"]
     assert list(path.parent.iterdir()) == [path]
-    assert path.stat().st_mode & 0o777 == 0o755
 
 
 def test_atomic_folder_leaves_nothing_on_an_error(tmp_path):
@@ -122,13 +130,18 @@ def test_atomic_folder_leaves_nothing_on_an_error(tmp_path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_atomic_folder_keeps_the_one_that_exists(tmp_path):
-    path = tmp_path / "parent" / "images"
-    path.mkdir(parents=True)
-    (path / "theirs.jpg").write_text("theirs")
+def make_folder(path, name="theirs.jpg"):
     with files.atomic_folder(path) as temporary:
-        (temporary / "ours.jpg").write_text("ours")
-    assert [entry.name for entry in path.iterdir()] == ["theirs.jpg"]
+        (temporary / "rose").mkdir()
+        (temporary / "rose" / name).write_text("a rose")
+        (temporary / name).write_text(name)
+    return path
+
+
+def test_atomic_folder_keeps_the_one_that_exists(tmp_path):
+    path = make_folder(tmp_path / "parent" / "images")
+    make_folder(path, "ours.jpg")
+    assert sorted(entry.name for entry in path.iterdir()) == [files.WHOLE, "rose", "theirs.jpg"]
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -141,10 +154,33 @@ def test_atomic_folder_keeps_the_one_made_at_the_last_moment(tmp_path, monkeypat
         (Path(target) / "theirs.jpg").write_text("theirs")
         rename(source, target)
 
-    monkeypatch.setattr(files.os, "rename", rename_too_late)
     with files.atomic_folder(path) as temporary:
         (temporary / "ours.jpg").write_text("ours")
+        monkeypatch.setattr(files.os, "rename", rename_too_late)
     assert [entry.name for entry in path.iterdir()] == ["theirs.jpg"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+# By what a cleaner, or a killed one, has left: what is done to a folder.
+LOSSES = {
+    "a picture": lambda folder: (folder / "rose" / "theirs.jpg").unlink(),
+    "a class": lambda folder: shutil.rmtree(folder / "rose"),
+    "half of a picture": lambda folder: (folder / "rose" / "theirs.jpg").write_text("a"),
+    "its note": lambda folder: (folder / files.WHOLE).unlink(),
+    "half of its note": lambda folder: (folder / files.WHOLE).write_text("{"),
+    "itself": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_folder_that_has_lost_something_is_known_and_made_anew(tmp_path, loss):
+    path = make_folder(tmp_path / "parent" / "images")
+    assert files.is_whole(path)
+    LOSSES[loss](path)
+    assert not files.is_whole(path)
+    make_folder(path)
+    assert files.is_whole(path)
+    assert (path / "rose" / "theirs.jpg").read_text() == "a rose"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -181,31 +217,119 @@ def test_a_digest_of_files_knows_their_names_and_not_where_the_folder_lies(tmp_p
     assert files.sha256_of_files([tmp_path / "here" / "a"], tmp_path / "here") != digests[0]
 
 
-def test_rests_of_killed_work_are_removed_when_nobody_can_be_at_it_any_more(tmp_path):
-    week = files.RESTS_KEPT_DAYS * 24 * 3600
-    ours = files.TEMPORARY
-    ages = {f"{ours}old.npy": week + 60, f"{ours}new.npy": week - 60, "kept.npy": 2 * week, ".gitignore": 2 * week}
-    for name, age in ages.items():
-        path = tmp_path / "features" / name
-        path.parent.mkdir(exist_ok=True)
+WEEK = files.RESTS_KEPT_DAYS * 24 * 3600
+# Below the cache: how old it is, and whether it stays.
+PLACES = {
+    f"{files.TEMPORARY}old.npy": (WEEK + 60, False),
+    f"features/{files.TEMPORARY}old.npy": (WEEK + 60, False),
+    f"features/{files.TEMPORARY}new.npy": (WEEK - 60, True),
+    f"images/flowers-drawn/{files.TEMPORARY}old/rose/1.jpg": (WEEK + 60, False),
+    f"tables/deepweeds/labels/{files.TEMPORARY}old/train.csv": (WEEK + 60, False),
+    f"decoded/{files.TEMPORARY}new/images.data": (WEEK - 60, True),
+    "features/kept.npy": (2 * WEEK, True),
+    "features/.gitignore": (2 * WEEK, True),
+    "downloads/tmpabc123": (2 * WEEK, True),
+    "downloads/.other-program/half.zip": (2 * WEEK, True),
+}
+
+
+def test_rests_of_killed_work_are_removed_at_every_depth_when_nobody_can_be_at_it_any_more(tmp_path):
+    for name, (age, _) in PLACES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("something")
-        os.utime(path, (time.time() - age,) * 2)
-    cut = tmp_path / "downloads" / "tmpabc123"
-    cut.parent.mkdir()
-    cut.write_text("half an archive")
-    os.utime(cut, (time.time() - week - 60,) * 2)
-    folder = tmp_path / "decoded" / f"{ours}old"
-    folder.mkdir(parents=True)
-    (folder / "images.data").write_text("decoded")
-    os.utime(folder, (time.time() - week - 60,) * 2)
+        for aged in (path, path.parent, path.parent.parent):
+            os.utime(aged, (time.time() - age,) * 2)
     files.remove_rests(tmp_path)
-    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == [
-        ".gitignore",
-        f"{ours}new.npy",
-        "kept.npy",
-    ]
-    assert not folder.exists()
-    assert not cut.exists()
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {name for name, (_, stays) in PLACES.items() if stays}
+
+
+def test_what_lies_in_a_folder_that_is_whole_is_never_taken_for_a_rest(tmp_path):
+    path = make_folder(tmp_path / "images" / "0123", f"{files.TEMPORARY}of-somebody.jpg")
+    for inner in path.rglob("*"):
+        os.utime(inner, (time.time() - 2 * WEEK,) * 2)
+    files.remove_rests(tmp_path)
+    assert files.is_whole(path)
+
+
+def test_a_rest_that_cannot_be_removed_stops_nobody(tmp_path, monkeypatch):
+    rest = tmp_path / "features" / f"{files.TEMPORARY}old.npy"
+    rest.parent.mkdir()
+    rest.touch()
+    os.utime(rest, (time.time() - 2 * WEEK,) * 2)
+    monkeypatch.setattr(files.Path, "unlink", Path.mkdir)  # fails, for there is something already
+    files.remove_rests(tmp_path)
+    assert rest.exists()
+
+
+# Locks
+
+HOLDER = """
+import sys, time
+from tlhelpers import files
+with files.only_one(sys.argv[1], "never said"):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_of_two_that_ask_for_one_lock_the_second_is_told_at_once(tmp_path):
+    path = tmp_path / "build" / "lock"
+    with (
+        files.only_one(path, "never said"),
+        pytest.raises(BlockingIOError, match=r"^another build is at it$"),
+        files.only_one(path, "another build is at it"),
+    ):
+        pytest.fail("let in")
+    with files.only_one(path, "never said"):
+        pass
+
+
+def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
+    path = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(settings.PROJECT_FOLDER)},
+    ) as holder:
+        assert holder.stdout.readline() == b"ready\n"
+        with pytest.raises(BlockingIOError, match="told"), files.only_one(path, "told"):
+            pytest.fail("let in")
+        holder.kill()
+    with files.only_one(path, "never said"):
+        pass
+
+
+def test_an_error_under_a_lock_is_passed_on_and_the_lock_let_go(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), files.only_one(tmp_path / "lock", "never said"):
+            raise KeyError
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise NotImplementedError("this file system knows no locks")
+
+    monkeypatch.setattr(files.filelock.FileLock, "acquire", refuse)
+    with files.only_one(tmp_path / "lock", "never said"):
+        pass
+
+
+# Folders that cannot be written
+
+
+@pytest.mark.parametrize("write", [files.write_text, lambda path, _: make_folder(path)], ids=["file", "folder"])
+def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(tmp_path, monkeypatch, write):
+    (tmp_path / "closed").touch()
+    monkeypatch.setenv("TLHELPERS_HOME", str(tmp_path / "closed" / "home"))
+    message = r"set TLHELPERS_HOME to a folder that can\. Received: '.*closed/home/features' \(Not a directory\)$"
+    with pytest.raises(NotADirectoryError, match=message):
+        write(settings.home_folder() / "features" / "a.npy", "text")
+    with pytest.raises(
+        NotADirectoryError, match=r"kept can be written\. Received: '.*closed/out' \(Not a directory\)$"
+    ):
+        write(tmp_path / "closed" / "out" / "a.csv", "text")
 
 
 def test_what_is_not_finished_has_a_name_that_tells_it_from_the_files_of_others(tmp_path):
@@ -217,3 +341,59 @@ def test_what_is_not_finished_has_a_name_that_tells_it_from_the_files_of_others(
 def test_a_cache_that_does_not_exist_holds_no_rests(tmp_path):
     files.remove_rests(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+# Walking through a folder
+
+
+def walk(folder, **options):
+    return [path.relative_to(folder).as_posix() for path in files.walk_files(folder, **options)]
+
+
+def test_a_walk_finds_files_by_name_at_every_depth_and_leaves_out_what_is_hidden_or_a_systems(tmp_path):
+    names = ["b/2.jpg", "b/10.jpg", "a.jpg", "c/deep/1.jpg"]
+    left_out = [".x.jpg", "b/.x/1.jpg", "b/@eaDir/1.jpg", "__MACOSX/1.jpg", "c/Thumbs.db", "desktop.ini"]
+    left_out += ["lost+found/1.jpg", "$RECYCLE.BIN/1.jpg"]
+    for name in names + left_out:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert walk(tmp_path) == ["a.jpg", "b/10.jpg", "b/2.jpg", "c/deep/1.jpg"]
+
+
+def test_a_walk_follows_links_but_never_in_a_circle_or_into_nothing(tmp_path):
+    for name in ("store/1.jpg", "mine/a/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    mine = tmp_path / "mine"
+    (mine / "linked").symlink_to(tmp_path / "store", target_is_directory=True)
+    (mine / "a" / "again").symlink_to(tmp_path / "store", target_is_directory=True)
+    (mine / "a" / "circle").symlink_to(mine, target_is_directory=True)
+    (mine / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (mine / "one.jpg").symlink_to(tmp_path / "store" / "1.jpg")
+    assert walk(mine) == ["a/2.jpg", "a/again/1.jpg", "linked/1.jpg", "one.jpg"]
+
+
+def test_a_walk_tells_of_a_folder_that_cannot_be_read_and_goes_on(tmp_path, monkeypatch):
+    for name in ("a/1.jpg", "closed/2.jpg", "d/3.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(files.os, "scandir", refuse)
+    told = []
+    assert walk(tmp_path, on_error=told.append) == walk(tmp_path) == ["a/1.jpg", "d/3.jpg"]
+    assert [Path(error.filename).name for error in told] == ["closed"]
+
+
+def test_a_name_that_is_no_utf8_is_walked_and_shown_escaped(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Bl\xfcte\n.jpg"))
+    path.touch()
+    assert list(files.walk_files(tmp_path)) == [path]
+    assert not files.is_text(path)
+    assert files.shown_name(path.name) == "Bl\\xfcte\\n.jpg"
+    assert len(files.state_of_folder(tmp_path)) == 64

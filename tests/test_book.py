@@ -106,6 +106,19 @@ def test_the_run_by_hand_has_the_sizes_of_the_grid_beside_it():
     assert f"TRAIN_SIZE, TEST_SIZE, PER_CLASS = {sizes}\n" in code
 
 
+def test_the_rate_of_the_run_by_hand_is_that_of_the_grid_of_the_backbone_at_hand():
+    code = "\n".join(cell.source for cell in cells_of("book/08_how_deep.ipynb", "code"))
+    assert "rule = tl.best_rates(runs if study.drawn else recorded_grid)" in code
+    assert 'rate = rule["everything"]\nschedule = tl.warm_up_and_decay(rate,' in code
+
+
+@pytest.mark.parametrize("number", ["04", "05", "06", "15", "16", "17"])
+def test_figures_of_live_runs_do_not_bear_the_name_of_the_sources_network(number):
+    (chapter,) = [one for one in CHAPTERS if one[5:7] == number]
+    shown = [json.dumps(cell.metadata.get("mystnb", {})) for cell in cells_of(chapter, "code")]
+    assert [text for text in shown if re.search("MobileNet|ResNet", text)] == []
+
+
 def outputs_of(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 

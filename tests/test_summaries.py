@@ -74,6 +74,7 @@ def make_synthetic(**changes):
         (make_synthetic(profile="smoke", strategy="full"), "pocket backbone, full, synthetic images"),
         (make_record(network="mobilenetv2_035"), "MobileNetV2"),  # its width on photographs: the label's business
         (make_synthetic(network="small_cnn"), "MobileNetV2, synthetic images"),
+        (dataclasses.replace(make_synthetic(), study="leaves"), "MobileNetV2"),  # a folder of one's own: photographs
     ],
 )
 def test_a_synthetic_run_never_bears_the_name_of_a_network_of_the_source(run, name):

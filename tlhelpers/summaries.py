@@ -25,8 +25,8 @@ POOLED_COLUMNS = (
 
 
 def is_synthetic(record):
-    """Whether a record was made on synthetic images, where only stand-ins for the source's networks run."""
-    return profiles.PROFILES[record.profile].drawn
+    """Whether a record of one of the book's studies was made on synthetic images, by stand-ins for its networks."""
+    return record.study in studies.STUDIES and profiles.PROFILES[record.profile].drawn
 
 
 def name_run(record, label):

@@ -1,5 +1,7 @@
 """The numbers themselves, against hand computations, scikit-learn and SciPy."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -77,9 +79,54 @@ def test_metrics_are_plain_numbers_that_json_can_hold():
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (5, 2), (5, 4), (5,), (0, 3)])
-def test_shapes_that_do_not_fit_are_an_error_that_names_both(shape):
-    with pytest.raises(ValueError, match=r"\(5, 3\). Received: y_prob.shape=\(" + str(shape[0])):
-        metrics.evaluate([0, 1, 2, 0, 1], np.zeros(shape), NAMES)
+def test_shapes_that_do_not_fit_are_an_error_that_names_them(shape):
+    with pytest.raises(ValueError, match=r"Received: y_prob of shape " + re.escape(str(shape))):
+        metrics.evaluate([0, 1, 2, 0, 1], np.full(shape, 1 / shape[-1]), NAMES)
+
+
+MEASURES = {
+    "evaluate": lambda y, p, q: metrics.evaluate(y, p, NAMES),
+    "ece": lambda y, p, q: metrics.expected_calibration_error(y, p),
+    "grade": lambda y, p, q: [part.tolist() for part in metrics.grade(y, p)],
+    "reliability": lambda y, p, q: {name: part.tolist() for name, part in metrics.reliability_table(y, p).items()},
+    "interval": lambda y, p, q: metrics.bootstrap_interval(y, p),
+    "macro interval": lambda y, p, q: metrics.bootstrap_interval(y, p, metric="macro_f1", samples=20),
+    "paired": metrics.compare_paired,
+    "difference": lambda y, p, q: metrics.bootstrap_difference(y, p, q, samples=20),
+    "permutation": lambda y, p, q: metrics.permutation_test(y, p, q, samples=20),
+    "temperature": lambda y, p, q: metrics.fit_temperature(y, p),
+    "weights": lambda y, p, q: metrics.class_weights(y),
+    "confusions": lambda y, p, q: metrics.top_confusions(y, p, NAMES),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_labels_in_another_form_give_the_same_numbers_and_other_labels_none(measure):
+    y_true, y_prob = draw_predictions()
+    other = np.roll(y_prob, 1, axis=1)
+    expected = measure(y_true, y_prob, other)
+    for form in (y_true[:, None], np.eye(len(NAMES), dtype=int)[y_true], y_true.tolist(), y_true.astype(float)):
+        assert measure(form, y_prob, other) == expected
+    for wrong in (np.array(NAMES)[y_true], y_true - 1, np.where(y_true == 0, np.nan, y_true)):
+        with pytest.raises(ValueError, match=r"Labels are whole numbers.*Received: "):
+            measure(wrong, y_prob, other)
+
+
+@pytest.mark.parametrize("measure", [m for name, m in MEASURES.items() if name != "weights"])
+def test_labels_of_other_length_logits_and_no_numbers_are_refused(measure):
+    y_true, y_prob = draw_predictions()
+    with pytest.raises(ValueError, match=r"Received: y_prob of shape"):
+        measure(y_true[:-1], y_prob, y_prob)
+    for wrong in (np.log(y_prob + 1e-9), np.where(y_prob == y_prob.max(), np.nan, y_prob)):
+        with pytest.raises(ValueError, match=r"Probabilities have one row per image.*Received: y_prob"):
+            measure(y_true, wrong, wrong)
+
+
+def test_a_class_that_never_occurs_has_no_weight_and_is_named():
+    with pytest.raises(
+        ValueError, match=r"Every class from 0 to 3 has an image.*without the classes \[2\]"
+    ):
+        metrics.class_weights([0, 1, 3])
 
 
 def test_a_perfectly_calibrated_model_has_no_calibration_error():
@@ -115,7 +162,7 @@ def test_the_reliability_table_holds_the_filled_bins():
     np.testing.assert_allclose(table["share"], [0.5, 0.5])
 
 
-def test_the_bootstrap_interval_contains_the_accuracy():
+def test_the_interval_contains_the_accuracy():
     for seed in range(5):
         y_true, y_prob = draw_predictions(seed=seed)
         accuracy = (y_prob.argmax(axis=1) == y_true).mean()
@@ -123,7 +170,7 @@ def test_the_bootstrap_interval_contains_the_accuracy():
         assert 0 <= low < accuracy < high <= 1
 
 
-def test_the_bootstrap_interval_is_as_wide_as_the_normal_one():
+def test_the_interval_of_an_accuracy_of_many_images_is_as_wide_as_the_normal_one():
     y_true, y_prob = binary(np.full(863, 0.9), np.arange(863) < 776)
     low, high = metrics.bootstrap_interval(y_true, y_prob)
     share = 776 / 863
@@ -131,7 +178,7 @@ def test_the_bootstrap_interval_is_as_wide_as_the_normal_one():
     assert high - low == pytest.approx(2 * half_width, rel=0.1)
 
 
-def test_the_bootstrap_interval_shrinks_with_more_images():
+def test_the_interval_shrinks_with_more_images():
     widths = []
     for count in (50, 500, 5000):
         low, high = metrics.bootstrap_interval(*binary(np.full(count, 0.9), np.arange(count) < 0.8 * count))
@@ -141,13 +188,27 @@ def test_the_bootstrap_interval_shrinks_with_more_images():
 
 def test_the_bootstrap_interval_follows_its_seed():
     predictions = draw_predictions()
-    intervals = [metrics.bootstrap_interval(*predictions, seed=seed, samples=101) for seed in (1, 1, 2, 3)]
+    options = {"metric": "macro_f1", "samples": 101}
+    intervals = [metrics.bootstrap_interval(*predictions, seed=seed, **options) for seed in (1, 1, 2, 3)]
     assert intervals[0] == intervals[1]
     assert len(set(intervals)) > 1
 
 
-def test_a_model_without_errors_has_an_interval_of_no_width():
-    assert metrics.bootstrap_interval(*binary([0.9] * 10, [True] * 10)) == (1.0, 1.0)
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [(6, 6, 0.6097, 1.0), (0, 6, 0.0, 0.3903), (9, 10, 0.5958, 0.9821), (776, 863, 0.8773, 0.9175)],
+)
+def test_the_interval_of_an_accuracy_is_wilsons_at_its_ends_too(right, count, low, high):
+    found = metrics.bootstrap_interval(*binary([0.9] * count, np.arange(count) < right))
+    assert found == metrics.wilson_interval(right, count)
+    assert found == pytest.approx((low, high), abs=1e-4)
+
+
+def test_no_image_has_no_interval():
+    with pytest.raises(ValueError, match="at least one"):
+        metrics.bootstrap_interval([], np.empty((0, 2)))
+    with pytest.raises(ValueError, match=r"right is a whole number, at least 0, at most 6\. Received: right=7"):
+        metrics.wilson_interval(7, 6)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +265,7 @@ def test_only_as_many_confusions_as_asked_for(count):
 
 def test_confusions_of_one_size_come_in_class_order():
     y_true, predicted = zip(*[(t, p) for t in range(5) for p in range(5) if t != p], strict=True)
-    confusions = metrics.top_confusions(y_true, one_hot(predicted, 5), "abcde", count=6)
+    confusions = metrics.top_confusions(y_true, one_hot(predicted, 5), list("abcde"), count=6)
     assert [pair[:2] for pair in confusions] == [tuple(pair) for pair in ("ab", "ac", "ad", "ae", "ba", "bc")]
 
 
@@ -288,7 +349,7 @@ def test_probabilities_of_zero_have_a_finite_temperature():
 
 
 def test_no_validation_image_has_no_temperature():
-    with pytest.raises(ValueError, match="at least one validation image"):
+    with pytest.raises(ValueError, match="at least one row"):
         metrics.fit_temperature([], np.empty((0, 3)))
 
 
@@ -372,8 +433,8 @@ def test_an_unknown_metric_names_the_known_ones(compare):
 @pytest.mark.parametrize("compare", [metrics.bootstrap_difference, metrics.permutation_test])
 @pytest.mark.parametrize(("images", "first", "second"), [(2, 3, 2), (3, 2, 2), (0, 0, 0)])
 def test_models_on_different_images_cannot_be_compared(compare, images, first, second):
-    with pytest.raises(ValueError, match=f"same images, at least one. Received: {images} images"):
-        compare(np.zeros(images, int), np.ones((first, 2)), np.ones((second, 2)))
+    with pytest.raises(ValueError, match=r"Received: y_prob(_a\.shape=| of shape )\("):
+        compare(np.zeros(images, int), np.full((first, 2), 0.5), np.full((second, 2), 0.5))
 
 
 @pytest.mark.parametrize(
@@ -398,7 +459,7 @@ def test_interval_of_macro_f1_holds_the_value_and_narrows_with_more_images():
     widths = []
     for count in (100, 900):
         low, high = metrics.bootstrap_interval(y_true[:count], y_prob[:count], metric="macro_f1", samples=300)
-        assert low < metrics.evaluate(y_true[:count], y_prob[:count], "abc")["macro_f1"] < high
+        assert low < metrics.evaluate(y_true[:count], y_prob[:count], list("abc"))["macro_f1"] < high
         widths.append(high - low)
     assert widths[0] > 2 * widths[1]
 

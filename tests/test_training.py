@@ -252,6 +252,42 @@ def test_a_fit_that_starts_later_keeps_the_right_history(tmp_path, undisturbed):
     assert {len(values) for values in resumed.history.values()} == {4}
 
 
+def fit_in_batches(folder, *, inputs=None, batch_size=4, rate=1e-3, frozen=0.0, stop_after=None):
+    """Fits a network with a frozen layer to batches of arrays; returns the callback."""
+    keras.utils.set_random_seed(0)
+    inputs = np.eye(12, 4) if inputs is None else inputs
+    first = keras.layers.Dense(8, trainable=False, kernel_initializer=keras.initializers.Constant(frozen))
+    model = keras.Sequential([keras.Input((4,)), first, keras.layers.Dense(3)])
+    model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    data = loaders.load_arrays(inputs, np.arange(12) % 3, batch_size=batch_size)
+    resume = training.Resume(folder, data=data, every_seconds=0)
+    callbacks = [resume] + [StopAfter(stop_after)] * bool(stop_after)
+    with contextlib.suppress(KeyboardInterrupt):
+        model.fit(data, epochs=3, shuffle=False, verbose=0, callbacks=callbacks)
+    return model.history.epoch
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"inputs": np.eye(12, 4) * 2}, "another data or batch size"),
+        ({"batch_size": 5}, "another data or batch size"),
+        ({"rate": 1e-2}, "another way to train"),
+        ({"frozen": 1.0}, "another weights of frozen layers"),
+    ],
+)
+def test_an_interrupted_training_on_something_else_is_not_taken_up_and_that_is_said(tmp_path, capsys, change, said):
+    assert fit_in_batches(tmp_path / "state", stop_after=2) == [0, 1]
+    assert fit_in_batches(tmp_path / "state", **change) == [0, 1, 2]
+    assert said in capsys.readouterr().out
+
+
+def test_an_interrupted_training_on_the_same_data_goes_on_without_a_word(tmp_path, capsys):
+    fit_in_batches(tmp_path / "state", stop_after=2)
+    assert fit_in_batches(tmp_path / "state") == [2]
+    assert capsys.readouterr().out == ""
+
+
 def fit_images(table, folder, *, stop_after=None, patience=None):
     """Fits a network with dropout on shuffled, augmented images; returns its weights and the callback."""
     keras.utils.set_random_seed(0)

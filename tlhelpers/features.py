@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import time
+from pathlib import Path
 
 import joblib
 import keras
@@ -12,10 +13,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import checkpoints, devices, files, loaders, settings, training, workers
+from tlhelpers import devices, files, identity, loaders, settings, training, workers
 
 EXTRACTION_BATCH = 32
 PART_IMAGES = 16 * EXTRACTION_BATCH  # what a worker takes at a time: some seconds of work
+COLUMNS = ("path", "sha256", "target")  # what a table of images has
 MAX_BYTES = 16 * 2**30  # of the views of one training part
 
 
@@ -34,8 +36,8 @@ def extract_features(
 ):
     """Runs images through a frozen network, once.
 
-    The result is kept in the cache folder under a key made of the images, how they are shown, and the weights, so
-    that further heads and seeds start at once.
+    The result is kept in the cache folder under a key made of the network, the images, how they are shown, and what
+    reads them, see `identity`, so that further heads and seeds start at once.
 
     Args:
         model: keras.Model. From images in 0..255 to features.
@@ -52,7 +54,11 @@ def extract_features(
     Returns:
         tuple of an array `(len(table), …)`, row by row as `table`, and the wall-clock seconds its computation took,
         now or when it was kept.
+
+    Raises:
+        ValueError: when the table is empty or lacks a column.
     """
+    _check_rows(table)
     shown = {"flipped": flipped, "augment": augment, "read_size": read_size, "seed": seed}
     path = _feature_path(model, table, _name_view(image_size, dtype, **shown))
     cost = _read_cost(path)
@@ -141,6 +147,7 @@ class ViewBatches(keras.utils.PyDataset):
         self.views, self.targets, self.batch_size = views, np.asarray(targets), batch_size
         self.shuffle, self.seed, self.epoch = shuffle, seed, 0
         self._deal()
+        identity.note_data(self, [_digest_of_view(view) for view in views], self.targets.tolist(), batch_size, seed)
 
     def __len__(self):
         return -(-len(self.targets) // self.batch_size)
@@ -177,12 +184,15 @@ def extract_elsewhere(model, table, image_size, *, jobs=None, cluster=None):
 
     Returns:
         float32 array `(len(table), …)`, row by row as `table`.
+
+    Raises:
+        ValueError: when the table is empty or lacks a column.
     """
-    name = f"{checkpoints.digest_of_weights(model)[:16]}-{model.layers[-1].name}.keras"
-    saved = settings.home_folder() / "shared" / name
+    _check_rows(table)
+    saved = settings.home_folder() / "shared" / f"{identity.digest_of_network(model)[:16]}.keras"
     if not saved.is_file():
         training.save_model(model, saved)
-    rows = table[["path", "sha256", "target"]]
+    rows = table[list(COLUMNS)]
     parts = [rows.iloc[start : start + PART_IMAGES].to_dict("list") for start in range(0, len(rows), PART_IMAGES)]
     with workers.share_out(jobs, cluster) as threads:
         tasks = (joblib.delayed(_extract_part)(saved, part, image_size, threads) for part in parts)
@@ -240,6 +250,20 @@ def _run_through(call, dataset, shape, dtype):
     return features
 
 
+def _digest_of_view(view):
+    """Kept views are named by what they were made from; to read gigabytes for their digest would take too long."""
+    return Path(view.filename).name if isinstance(view, np.memmap) else identity.digest_of_arrays(view)
+
+
+def _check_rows(table):
+    missing = [name for name in COLUMNS if name not in table]
+    if missing or len(table) == 0:
+        raise ValueError(
+            f"A table of images has the columns {list(COLUMNS)} and at least one row, as from `split_manifest`. "
+            f"Received: {len(table)} rows with the columns {list(table.columns)}"
+        )
+
+
 def _name_view(image_size, dtype, *, flipped=False, augment=None, read_size=None, seed=0):
     """How images are shown and kept, in words; the plain view is its size alone."""
     facts = [str(image_size)] + ["flipped"] * flipped + [dtype] * (dtype != "float32")
@@ -249,9 +273,8 @@ def _name_view(image_size, dtype, *, flipped=False, augment=None, read_size=None
 
 
 def _feature_path(model, table, view):
-    facts = [checkpoints.digest_of_weights(model), model.layers[-1].name, view, *table["sha256"]]
-    key = files.sha256_of_text("\n".join(facts))[:16]
-    return settings.home_folder() / "features" / f"{key}.npy"
+    facts = [identity.digest_of_network(model), identity.digest_of_reader(), view, list(table["sha256"])]
+    return settings.home_folder() / "features" / f"{identity.digest_of(*facts)[:16]}.npy"
 
 
 def _read_cost(path):

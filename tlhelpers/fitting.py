@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import devices, features, loaders, models, recipes, splits, training
+from tlhelpers import devices, features, identity, loaders, models, recipes, splits, training
 
 STEPS_AT_ONCE = 16  # a step of a head takes less time than to ask for it
 
@@ -205,7 +205,8 @@ class _Data:
         if part == "train":
             options |= {"shuffle": True, "augment": self.recipe.augment, "read_size": self.recipe.read_size}
         dataset = loaders.load_dataset(self.rows[part], self.recipe.train_size, **options)
-        return dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
+        one_hot = dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
+        return identity.note_data(one_hot, dataset.made_from, self.num_classes)
 
     def one_hot(self, part):
         """The targets of one part, float32 `(n, classes)`."""

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tlhelpers import devices, files, settings
+from tlhelpers import devices, files, identity, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
@@ -107,7 +107,10 @@ def load_dataset(
         dataset = _augmented(dataset, image_size, seed, augment, cores)
     if flipped:
         dataset = dataset.map(lambda image, target: (image[:, ::-1], target))
-    return _without_tuning(dataset.batch(batch_size).map(_as_float).prefetch(PREFETCHED_BATCHES))
+    dataset = _without_tuning(dataset.batch(batch_size).map(_as_float).prefetch(PREFETCHED_BATCHES))
+    images = table["sha256"].tolist() if "sha256" in table else paths.tolist()
+    shown = [image_size, batch_size, shuffle, augment, flipped, read_size, seed]
+    return identity.note_data(dataset, images, targets.tolist(), shown, identity.digest_of_reader())
 
 
 def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=0):
@@ -134,7 +137,8 @@ def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
     if shuffle:
         dataset = dataset.shuffle(len(x), seed=seed)
-    return _without_tuning(dataset.batch(batch_size))
+    dataset = _without_tuning(dataset.batch(batch_size))
+    return identity.note_data(dataset, identity.digest_of_arrays(x, y), batch_size, shuffle, seed)
 
 
 def skip_epochs(data, count):

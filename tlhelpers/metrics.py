@@ -3,6 +3,9 @@
 import numpy as np
 from scipy import optimize, special, stats
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.utils.class_weight import compute_class_weight
+
+from tlhelpers import inputs
 
 CALIBRATION_BINS = 15
 CONFIDENCE_LEVEL = 0.95
@@ -27,14 +30,10 @@ def evaluate(y_true, y_prob, class_names):
         which maps a class to its `precision`, `recall`, `f1` and `support`.
 
     Raises:
-        ValueError: when the shapes do not fit each other.
+        ValueError: when labels, probabilities and names do not fit each other, see `inputs`.
     """
-    y_true, y_prob = np.asarray(y_true), np.asarray(y_prob)
-    if y_prob.shape != (len(y_true), len(class_names)):
-        raise ValueError(
-            f"y_prob has one row per image and one column per class: {(len(y_true), len(class_names))}. "
-            f"Received: y_prob.shape={y_prob.shape}"
-        )
+    class_names = inputs.check_class_names(class_names)
+    y_true, y_prob = _check_predictions(y_true, y_prob, classes=len(class_names))
     y_pred = y_prob.argmax(axis=1)
     indices = np.arange(len(class_names))
     columns = precision_recall_fscore_support(y_true, y_pred, labels=indices, zero_division=0)
@@ -61,9 +60,17 @@ def class_weights(y):
 
     Returns:
         dict from a class to a float, as `fit` takes it; over all images the weights average one.
+
+    Raises:
+        ValueError: when these are no labels, or a class has no image.
     """
-    classes, counts = np.unique(np.asarray(y), return_counts=True)
-    return {int(k): float(len(y) / (len(classes) * n)) for k, n in zip(classes, counts, strict=True)}
+    y = inputs.check_labels(y, name="y")
+    classes = np.arange(y.max() + 1)
+    missing = sorted({*classes.tolist()} - {*y.tolist()})
+    if missing:
+        raise ValueError(f"Every class from 0 to {classes[-1]} has an image. Received: y without the classes {missing}")
+    weights = compute_class_weight("balanced", classes=classes, y=y)
+    return dict(zip(classes.tolist(), weights.tolist(), strict=True))
 
 
 def pareto_front(cost, accuracy):
@@ -75,8 +82,16 @@ def pareto_front(cost, accuracy):
 
     Returns:
         bool array `(n,)`.
+
+    Raises:
+        ValueError: when they are not as many finite numbers.
     """
-    cost, accuracy = np.asarray(cost), np.asarray(accuracy)
+    cost, accuracy = (np.asarray(values, dtype=float) for values in (cost, accuracy))
+    if cost.ndim != 1 or cost.shape != accuracy.shape or not np.isfinite([cost, accuracy]).all():
+        raise ValueError(
+            "Cost and accuracy are finite numbers, one of each per model. "
+            f"Received: cost of shape {cost.shape}, accuracy of shape {accuracy.shape}"
+        )
     no_worse = (cost[None] <= cost[:, None]) & (accuracy[None] >= accuracy[:, None])
     better = (cost[None] < cost[:, None]) | (accuracy[None] > accuracy[:, None])
     return ~(no_worse & better).any(axis=1)
@@ -92,6 +107,9 @@ def expected_calibration_error(y_true, y_prob, *, bins=CALIBRATION_BINS):
 
     Returns:
         float in 0..1; 0 is perfectly calibrated.
+
+    Raises:
+        ValueError: when labels and probabilities do not fit each other: logits have no calibration error.
 
     Source:
         Guo et al. 2017, https://arxiv.org/abs/1706.04599.
@@ -110,7 +128,7 @@ def calibration_gap(correct, confidence, *, bins=CALIBRATION_BINS):
     Returns:
         float in 0..1.
     """
-    table = _reliability(correct, confidence, bins)
+    table = _reliability(correct, confidence, inputs.check_whole(bins, name="bins", low=1))
     return float(np.sum(table["share"] * np.abs(table["accuracy"] - table["confidence"])))
 
 
@@ -123,9 +141,11 @@ def grade(y_true, y_prob):
 
     Returns:
         tuple of a bool array `(n,)` and a float64 array `(n,)`, the probability of the class that is answered.
+
+    Raises:
+        ValueError: when labels and probabilities do not fit each other.
     """
-    y_true, y_prob = np.asarray(y_true), np.asarray(y_prob, dtype=float)
-    return y_prob.argmax(axis=1) == y_true, y_prob.max(axis=1)
+    return _grade(*_check_predictions(y_true, y_prob))
 
 
 def reliability_table(y_true, y_prob, *, bins=CALIBRATION_BINS):
@@ -139,7 +159,11 @@ def reliability_table(y_true, y_prob, *, bins=CALIBRATION_BINS):
     Returns:
         dict of float arrays, one entry per bin that holds an image: `confidence`, `accuracy`, `share` (of images).
     """
-    return _reliability(*grade(y_true, y_prob), bins)
+    return _reliability(*grade(y_true, y_prob), inputs.check_whole(bins, name="bins", low=1))
+
+
+def _grade(y_true, y_prob):
+    return y_prob.argmax(axis=1) == y_true, y_prob.max(axis=1).astype(float)
 
 
 def _reliability(correct, confidence, bins):
@@ -154,28 +178,58 @@ def _reliability(correct, confidence, bins):
 
 
 def bootstrap_interval(y_true, y_prob, *, metric="accuracy", seed=0, samples=BOOTSTRAP_SAMPLES):
-    """A 95 % interval of a metric over other draws of test images.
+    """A 95 % interval of one model's metric over other draws of test images.
+
+    Of an accuracy it is Wilson's, which holds for few images and near 0 and 1 too, where every resample of a bootstrap
+    may look alike. Of other metrics it is the bootstrap's.
 
     Args:
         y_true: int array `(n,)`.
-        y_prob: float array `(n, classes)`.
+        y_prob: float array `(n, classes)`; rows sum to one.
         metric: str. A key of `PAIRED_METRICS`.
-        seed: int.
+        seed: int. Seeds the resamples.
         samples: int. Resamples.
 
     Returns:
         tuple of two floats in 0..1.
+
+    Raises:
+        ValueError: when the metric is unknown, or labels and probabilities do not fit each other.
+
+    Source:
+        Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.
     """
-    look, measure = PAIRED_METRICS[metric]
-    seen, generator = look(np.asarray(y_true), np.asarray(y_prob)), np.random.default_rng(seed)
-    count = len(seen)
-    if metric == "accuracy":  # a resample's count of right answers, drawn at once
-        draws = generator.binomial(count, measure(seen), size=samples) / count
-    else:
-        draws = [measure(seen[generator.integers(0, count, count)]) for _ in range(samples)]
+    look, measure = _get_metric(metric)
+    seen = look(*_check_predictions(y_true, y_prob))
+    if metric == "accuracy":
+        return wilson_interval(int(seen.sum()), len(seen))
+    generator, count = np.random.default_rng(seed), len(seen)
+    draws = [measure(seen[generator.integers(0, count, count)]) for _ in range(samples)]
     tail = (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def wilson_interval(right, count):
+    """Wilson's 95 % interval of a share, such as of right answers.
+
+    Args:
+        right: int in `0..count`.
+        count: int, at least 1.
+
+    Returns:
+        tuple of two floats in 0..1.
+
+    Raises:
+        ValueError: when there is no image, or more are right than there are.
+
+    Source:
+        Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.
+    """
+    count = inputs.check_whole(count, name="count", low=1)
+    right = inputs.check_whole(right, name="right", low=0, high=count)
+    interval = stats.binomtest(right, count).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mean_interval(values):
@@ -186,8 +240,13 @@ def mean_interval(values):
 
     Returns:
         tuple of two floats; the half-width is NaN for fewer than two values.
+
+    Raises:
+        ValueError: when there is no value, or one is no finite number.
     """
     values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"A mean is over at least one finite number. Received: values={values.tolist()}")
     if len(values) < 2:
         return float(values.mean()), float("nan")
     half_width = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, len(values) - 1) * stats.sem(values)
@@ -205,12 +264,13 @@ def compare_paired(y_true, y_prob_a, y_prob_b):
     Returns:
         dict with `only_a` and `only_b` (images that only one model gets right) and `p_value`.
 
+    Raises:
+        ValueError: when the models do not stand on the same images.
+
     Source:
         McNemar 1947, https://doi.org/10.1007/BF02295996.
     """
-    y_true = np.asarray(y_true)
-    right_a = np.asarray(y_prob_a).argmax(axis=1) == y_true
-    right_b = np.asarray(y_prob_b).argmax(axis=1) == y_true
+    right_a, right_b = _paired(y_true, y_prob_a, y_prob_b, "accuracy")[0]
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     if only_a + only_b == 0:
         return {"only_a": 0, "only_b": 0, "p_value": 1.0}
@@ -304,14 +364,13 @@ def fit_temperature(y_true, y_prob):
         float in 0.05..20: above one, the model is over-confident; below one, it is not confident enough.
 
     Raises:
-        ValueError: when there is no image.
+        ValueError: when there is no image, or labels and probabilities do not fit each other.
 
     Source:
         Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    y_true, logits = np.asarray(y_true, dtype=int), _as_logits(y_prob)
-    if not len(y_true):
-        raise ValueError("A temperature is fitted on at least one validation image. Received: none")
+    y_true, y_prob = _check_predictions(y_true, y_prob)
+    logits = _as_logits(y_prob)
 
     def negative_log_likelihood(log_temperature):
         scaled = special.log_softmax(logits / np.exp(log_temperature), axis=1)
@@ -337,11 +396,11 @@ def apply_temperature(y_prob, temperature):
         float64 array `(n, classes)`; rows sum to one.
 
     Raises:
-        ValueError: when the temperature is not positive.
+        ValueError: when the temperature is not a positive number, or these are no probabilities.
     """
-    if not temperature > 0:
-        raise ValueError(f"A temperature is above 0. Received: temperature={temperature!r}")
-    return special.softmax(_as_logits(y_prob) / temperature, axis=1)
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"A temperature is a finite number above 0. Received: temperature={temperature!r}")
+    return special.softmax(_as_logits(inputs.check_probabilities(y_prob)) / temperature, axis=1)
 
 
 def top_confusions(y_true, y_prob, class_names, *, count=TOP_CONFUSIONS):
@@ -355,9 +414,14 @@ def top_confusions(y_true, y_prob, class_names, *, count=TOP_CONFUSIONS):
 
     Returns:
         list of tuples (true class, predicted class, images), most frequent first, equal ones in class order.
+
+    Raises:
+        ValueError: when labels, probabilities and names do not fit each other.
     """
+    class_names = inputs.check_class_names(class_names)
+    y_true, y_prob = _check_predictions(y_true, y_prob, classes=len(class_names))
     indices = np.arange(len(class_names))
-    matrix = confusion_matrix(y_true, np.asarray(y_prob).argmax(axis=1), labels=indices)
+    matrix = confusion_matrix(y_true, y_prob.argmax(axis=1), labels=indices)
     pairs = np.argwhere(~np.eye(len(indices), dtype=bool))
     order = np.argsort(-matrix[tuple(pairs.T)], kind="stable")[:count]
     return [(class_names[t], class_names[p], int(matrix[t, p])) for t, p in pairs[order] if matrix[t, p]]
@@ -379,22 +443,34 @@ def _see_answers(y_true, y_prob):
 PAIRED_METRICS = {
     "accuracy": (lambda y_true, y_prob: y_prob.argmax(axis=1) == y_true, lambda right: float(right.mean())),
     "macro_f1": (_see_answers, _macro_f1),
-    "ece": (lambda *predictions: np.stack(grade(*predictions), axis=1), lambda graded: calibration_gap(*graded.T)),
+    "ece": (lambda *predictions: np.stack(_grade(*predictions), axis=1), lambda graded: calibration_gap(*graded.T)),
 }
+
+
+def _get_metric(metric):
+    if metric not in PAIRED_METRICS:
+        raise ValueError(f"A metric is one of {list(PAIRED_METRICS)}. Received: metric={metric!r}")
+    return PAIRED_METRICS[metric]
+
+
+def _check_predictions(y_true, y_prob, classes=None):
+    """Labels and probabilities of the same images, in the form that this module works with."""
+    y_prob = inputs.check_probabilities(y_prob, classes=classes)
+    y_true = inputs.check_labels(y_true, classes=y_prob.shape[1])
+    inputs.check_probabilities(y_prob, count=len(y_true))
+    return y_true, y_prob
 
 
 def _paired(y_true, y_prob_a, y_prob_b, metric):
     """What a metric sees of two models' predictions, an array `(2, n, …)`, and what it makes of it."""
-    if metric not in PAIRED_METRICS:
-        raise ValueError(f"A metric is one of {list(PAIRED_METRICS)}. Received: metric={metric!r}")
-    y_true, y_prob_a, y_prob_b = (np.asarray(values) for values in (y_true, y_prob_a, y_prob_b))
-    if y_prob_a.shape != y_prob_b.shape or len(y_prob_a) != len(y_true) or not len(y_true):
+    look, measure = _get_metric(metric)
+    shapes = [np.shape(y_prob) for y_prob in (y_prob_a, y_prob_b)]
+    if shapes[0] != shapes[1]:
         raise ValueError(
             "A paired comparison needs both models' predictions on the same images, at least one. "
-            f"Received: {len(y_true)} images, y_prob_a.shape={y_prob_a.shape}, y_prob_b.shape={y_prob_b.shape}"
+            f"Received: y_prob_a.shape={shapes[0]}, y_prob_b.shape={shapes[1]}"
         )
-    look, measure = PAIRED_METRICS[metric]
-    return np.stack([look(y_true, y_prob) for y_prob in (y_prob_a, y_prob_b)]), measure
+    return np.stack([look(*_check_predictions(y_true, y_prob)) for y_prob in (y_prob_a, y_prob_b)]), measure
 
 
 def _as_logits(y_prob):

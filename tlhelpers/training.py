@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tlhelpers import devices, files, loaders
+from tlhelpers import devices, files, identity, loaders
 
 KEPT_EVERY_SECONDS = 30  # to keep the state takes a second, longer than many an epoch
 STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # what EarlyStopping remembers, beside the best weights
@@ -182,15 +182,17 @@ def _rewrite_graphs(wanted):
 class Resume(QuickStart):
     """Lets a killed `fit` go on where it was, with the whole history: at most half a minute and one epoch are lost.
 
-    A state is kept whole or not at all, and one that another model or optimiser left is not taken up.
+    A state is kept whole or not at all. One that another network, other data, another batch size or another way to
+    train has left is not taken up: this training then begins anew, and says so.
     Pass it as the last callback; after `fit`, `history` holds every epoch, those before the interruption too,
     `seconds` the time spent in all of them, and `core_seconds` how long cores have worked on them. The first step
     comes soon, see `QuickStart`.
 
     Args:
         folder: Path. Where the state is kept while training runs; it is gone when training has finished.
-        data: tf.data.Dataset, ViewBatches or None. What is trained on, so that a resumed `fit` goes on with the
-            order and the views that come next, and ends where an undisturbed one does. None where they do not matter.
+        data: tf.data.Dataset, ViewBatches, tuple of arrays or None. What is trained on, so that a resumed `fit` goes
+            on with the order and the views that come next, and ends where an undisturbed one does; and that a training
+            on other data is not taken for this one. None where neither matters.
         early_stopping: keras.callbacks.EarlyStopping or None. Another callback of this `fit`, whose memory is kept too.
         every_seconds: float. After an epoch the state is kept when this long has passed since the last time.
     """
@@ -207,12 +209,14 @@ class Resume(QuickStart):
     def on_train_begin(self, logs=None):
         """Makes all variables, and takes up what an interrupted run left in them."""
         super().on_train_begin(logs)
-        self._fingerprint = _fingerprint(self.model)
-        state = json.loads(self._state_path.read_text(encoding="utf-8")) if self._state_path.is_file() else {}
-        if state.get("fingerprint") == self._fingerprint:
+        self._made_from = _describe_training(self.model, self.data, self.params)
+        state = self._read_state()
+        if state and not (others := _list_differences(state["made_from"], self._made_from)):
             self._restore(state)
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        elif self.folder.exists():
+            if state:
+                print(f"A training with another {' and '.join(others)} was interrupted here; this one begins anew")
+            shutil.rmtree(self.folder)
         self._started, self._core_started = time.perf_counter(), time.process_time()
         self._kept = self._started
 
@@ -240,6 +244,11 @@ class Resume(QuickStart):
         super().on_train_end(logs)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _read_state(self):
+        """What an interrupted training has left, a dict; empty where it is nothing, or of an earlier version."""
+        state = json.loads(self._state_path.read_text(encoding="utf-8")) if self._state_path.is_file() else {}
+        return state if isinstance(state.get("made_from"), dict) else {}
+
     def _check_loss(self, epoch, loss):
         if not np.isfinite(loss):
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -259,7 +268,7 @@ class Resume(QuickStart):
             "seconds": self.seconds,
             "core_seconds": self.core_seconds,
             "first_epoch": self._first_epoch,
-            "fingerprint": self._fingerprint,
+            "made_from": self._made_from,
             "chance": [variable.numpy().tolist() for variable in _chance(self.model)],
             "early_stopping": self._keep_early_stopping(epoch),
         }
@@ -288,7 +297,7 @@ class Resume(QuickStart):
         stopped = self.early_stopping is not None and self.early_stopping.stopped_epoch
         # as Keras' own BackupAndRestore does; of a training that had stopped early nothing is left to do
         self.model._initial_epoch = self.params["epochs"] if stopped else state["epoch"]
-        if self.data is not None:
+        if hasattr(self.data, "on_epoch_end") or isinstance(self.data, tf.data.Dataset):
             loaders.skip_epochs(self.data, state["epoch"] - state["first_epoch"])
 
     def _restore_early_stopping(self, state):
@@ -311,17 +320,29 @@ def _chance(model):
     return [variable for variable in model.non_trainable_variables if variable.path.endswith("seed_generator_state")]
 
 
-def _fingerprint(model):
-    """Names a model and how it is trained: layers, settings, optimiser; not the names Keras makes up."""
-    facts = [_facts_of_layer(model), _without_name(model.optimizer.get_config())]
-    return files.sha256_of_text(json.dumps(facts, default=str, sort_keys=True))
+def _describe_training(model, data, params):
+    """What a training is recognised by: a dict from what may differ, in words, to a digest of it."""
+    return {
+        "network": identity.digest_of(identity.describe_network(model)),
+        "weights of frozen layers": identity.digest_of_arrays(*_frozen_arrays(model)),
+        "way to train": identity.digest_of(_without_names(model.get_compile_config())),
+        "data or batch size": identity.digest_of(identity.digest_of_data(data), params.get("steps")),
+    }
 
 
-def _facts_of_layer(layer):
-    inner = [_facts_of_layer(part) for part in getattr(layer, "layers", [])]
-    config = {} if inner else _without_name(layer.get_config())
-    return [type(layer).__name__, layer.trainable, config, inner]
+def _list_differences(before, now):
+    return [name for name in now if before.get(name) != now[name]]
 
 
-def _without_name(config):
-    return {key: value for key, value in config.items() if key != "name"}
+def _frozen_arrays(layer):
+    """The weights that no training changes: those that are trained begin anew with each start, or go on."""
+    inner = getattr(layer, "layers", None)
+    if inner:
+        return [array for part in inner for array in _frozen_arrays(part)]
+    return [] if layer.trainable else layer.get_weights()
+
+
+def _without_names(config):
+    if isinstance(config, dict):
+        return {key: _without_names(value) for key, value in config.items() if key != "name"}
+    return [_without_names(value) for value in config] if isinstance(config, list | tuple) else config

@@ -1,6 +1,7 @@
 """The one object every chapter opens with, and the numbers it hands to the prose."""
 
 import dataclasses
+import html
 import re
 import shutil
 from pathlib import Path
@@ -14,8 +15,10 @@ from builders import draw_flower, encode
 
 from tlhelpers import (
     chapters,
+    checkpoints,
     devices,
     drawings,
+    files,
     fitting,
     loaders,
     manifest,
@@ -509,15 +512,65 @@ def test_glue_emits_the_record_that_the_site_looks_for(displayed):
     assert options == {"raw": True, "metadata": {"scrapbook": scrapbook}}
 
 
-@pytest.mark.parametrize("profile", ["smoke", "full"])
-def test_a_study_of_ones_own_opens_on_its_own_pictures_under_every_profile(tmp_path, profile):
+@pytest.fixture
+def mine(tmp_path):
+    """A study of one's own of ten flowers a class."""
     for label in ("rose", "tulip"):
         (tmp_path / "mine" / label).mkdir(parents=True)
         for index in range(10):
             (tmp_path / "mine" / label / f"{index}.jpg").write_bytes(encode(draw_flower(label, index)))
-    study = studies.describe_folder(tmp_path / "mine", image_size=32)
-    chapter = chapters.begin_chapter(study, profile=profile)
-    assert chapter.study is study
+    return studies.describe_folder(tmp_path / "mine", image_size=32)
+
+
+def provide_weights(mirror):
+    files.write_text(mirror / "weights" / checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_100"], "weights")
+
+
+@pytest.mark.parametrize("profile", sorted(profiles.PROFILES))
+def test_pictures_of_ones_own_get_imagenet_weights_whatever_the_hardware(mine, mirror, profile):
+    provide_weights(mirror)
+    chapter = chapters.begin_chapter(mine, profile=profile)
+    assert (chapter.backbone, chapter.profile.weights) == ("mobilenetv2_100", "imagenet")
+    assert chapter.profile.head_epochs == profiles.choose_profile(profile).head_epochs
+    assert "mobilenetv2_100: it has learned from the photographs of ImageNet" in chapter._repr_html_()
+
+
+@pytest.mark.parametrize("profile", sorted(profiles.PROFILES))
+def test_without_imagenet_weights_a_page_says_what_its_numbers_are_worth(mine, profile):
+    chapter = chapters.begin_chapter(mine, profile=profile)
+    assert (chapter.backbone, chapter.profile.weights) == ("mobilenetv2_035", "pocket")
+    badge = html.unescape(chapter._repr_html_())
+    for words in (chapters.FROM_DRAWINGS, chapters.LITTLE_WORTH, chapters.WITHOUT_WEIGHTS):
+        assert words in chapter.learned_from
+        assert words in badge
+
+
+def test_weights_that_are_damaged_are_not_taken_for_missing_ones(mine, mirror):
+    provide_weights(mirror)
+    name = checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]
+    files.write_text(mirror / "SHA256SUMS", f"{'0' * 64}  weights/{name}\n")
+    with pytest.raises(sources.BadArchiveError):
+        chapters.begin_chapter(mine, profile="smoke")
+
+
+def test_drawings_of_this_package_keep_the_backbone_of_the_profile(drawn, mirror):
+    provide_weights(mirror)
+    folder = sources.prepare_images(studies.get_study("cats_dogs", drawn=True))
+    chapter = chapters.begin_chapter(studies.describe_folder(folder, image_size=32), profile="smoke")
+    assert (chapter.backbone, chapter.profile) == ("mobilenetv2_035", profiles.choose_profile("smoke"))
+    assert chapters.FROM_DRAWINGS in chapter.learned_from
+    assert chapters.WITHOUT_WEIGHTS not in chapter.learned_from
+
+
+def test_who_gives_a_photo_to_models_of_drawings_is_told(flowers):
+    assert chapters.FROM_DRAWINGS in begin(profile="smoke").note_on_photographs
+    assert chapters.FROM_DRAWINGS not in begin(profile="full").note_on_photographs
+
+
+@pytest.mark.parametrize("profile", ["smoke", "full"])
+def test_a_study_of_ones_own_opens_on_its_own_pictures_under_every_profile(mine, tmp_path, profile):
+    chapter = chapters.begin_chapter(mine, profile=profile)
+    assert chapter.study is mine
     assert chapter.table.groupby("label").size().to_dict() == {"rose": 10, "tulip": 10}
     assert set(chapter.table["split"]) == {"train", "validation", "test"}
     assert all(Path(path).is_relative_to(tmp_path / "mine") for path in chapter.table["path"])

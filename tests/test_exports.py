@@ -62,9 +62,11 @@ def test_an_export_that_breaks_leaves_the_file_there_was(tmp_path, model, monkey
 
 def test_the_card_names_every_file_with_its_size_and_what_keras_says(tmp_path, model, pictures):
     (tmp_path / "small.tflite").write_bytes(b"12345")
-    exports.save_classifier(tmp_path, {"small": model}, pictures, {k: v[:1] for k, v in pictures.items()}, NAMES)
+    first = {k: v[:1] for k, v in pictures.items()}
+    exports.save_classifier(tmp_path, {"small": model}, pictures, first, NAMES, note="It knows drawings.")
     card = json.loads((tmp_path / exports.CARD).read_text(encoding="utf-8"))
     assert (card["image_size"], card["class_names"]) == (8, NAMES)
+    assert card["note"] == "It knows drawings."
     assert card["models"] == [{"name": "small", "file": "small.tflite", "bytes": 5}]
     assert [sample["label"] for sample in card["samples"]] == pictures["labels"]
     assert [drawing["file"] for drawing in card["drawings"]] == ["drawing-0.png"]

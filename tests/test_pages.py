@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
 import tlhelpers
-from tlhelpers import build, pdf
+from tlhelpers import build, chapters, pdf
 
 BROWSER = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -386,6 +386,12 @@ def test_the_reference_describes_every_public_name(site):
         for name in names:
             assert f'id="tlhelpers.{module}.{name}"' in page, name
     assert all(f">{part}<" in page for part in ("Parameters", "Returns", "Raises", "Source"))
+
+
+def test_who_gives_a_photo_to_models_of_drawings_is_told(classifier):
+    place = classifier()
+    assert chapters.FROM_DRAWINGS in place.locator(".classifier-note").inner_text()
+    assert place.locator("#classifier-file").get_attribute("aria-describedby") == "classifier-note"
 
 
 def test_the_classifier_says_what_keras_says_about_every_picture(classifier, site):

@@ -1,6 +1,6 @@
 """What every chapter opens with: the profile, the device, the images and their split in one object; and `glue`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from tlhelpers import (
+    checkpoints,
     devices,
+    drawings,
     experiments,
     manifest,
     metrics,
@@ -28,6 +30,10 @@ from tlhelpers import (
 
 NO_CONFUSION = "no other confusion"
 STAND_IN_PER_CLASS = 50  # training images of each class
+FROM_PHOTOGRAPHS = "it has learned from the photographs of ImageNet"
+FROM_DRAWINGS = "it has learned from synthetic images alone"
+LITTLE_WORTH = "so that its numbers on photographs say little about what one that knows photographs would reach"
+WITHOUT_WEIGHTS = "no source has ImageNet's weights: connect to the internet, or let TLHELPERS_MIRROR name a place"
 PROTOCOL_NOTES = {
     "published": "as in the source, the test images also draw the validation curves; nothing is chosen by them",
     "careful": "duplicates kept together; test images used once",
@@ -58,6 +64,21 @@ class Chapter:
     def backbone(self):
         """The name of the pretrained network under this profile, the source's own or the embedded one."""
         return self.profile.backbone or self.study.backbone
+
+    @property
+    def learned_from(self):
+        """What the pretrained network has learned from, and what its numbers on photographs are then worth, a str."""
+        if self.profile.weights == "imagenet":
+            return f"{self.backbone}: {FROM_PHOTOGRAPHS}"
+        why = f" ({WITHOUT_WEIGHTS})" if is_photographed(self.study) else ""
+        return f"{self.backbone}: {FROM_DRAWINGS}{why}, {LITTLE_WORTH}"
+
+    @property
+    def note_on_photographs(self):
+        """What a reader is told who gives a photo to models of this chapter, a str."""
+        if self.study.drawn:
+            return f"Of each of these models: {FROM_DRAWINGS}, {LITTLE_WORTH}."
+        return f"These models have learned from {self.study.pictures}."
 
     @property
     def image_size(self):
@@ -326,6 +347,7 @@ class Chapter:
         facts = {
             "images": self.study.pictures,
             **row,
+            **({"backbone": self.learned_from} if self.study.folder else {}),
             "protocol": f"{self.protocol} ({PROTOCOL_NOTES[self.protocol]})",
             "date": records.today(),
         }
@@ -357,8 +379,37 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
     if not isinstance(study, studies.Study):
         study = studies.get_study(study, drawn=chosen_profile.drawn)
     splits.check_protocol(protocol, seed)
+    if is_photographed(study):
+        chosen_profile = choose_backbone(chosen_profile, study)
     plotting.use_book_style()
     return Chapter(study, chosen_profile, devices.prepare_device(seed), protocol, seed, per_class)
+
+
+def is_photographed(study):
+    """Whether a study is one of one's own pictures, and not one of drawings that this package has made."""
+    return study.folder is not None and not drawings.is_drawn(study.folder)
+
+
+def choose_backbone(profile, study):
+    """A profile with the backbone for pictures of one's own: ImageNet's weights whatever the hardware, if they are had.
+
+    Args:
+        profile: Profile. Its budget stays.
+        study: Study, as from `describe_folder`.
+
+    Returns:
+        Profile. With the pocket backbone where no source has the weights.
+
+    Raises:
+        BadArchiveError: when the mirror's copy of the weights does not match its checksum.
+    """
+    try:
+        checkpoints.find_weights(checkpoints.WEIGHT_FILES["imagenet"][study.backbone])
+        chosen = profiles.FULL
+    except checkpoints.MissingDataError:
+        chosen = profiles.POCKET
+    taken = ("backbone", "weights", "head_rate", "unfrozen", "fine_tuning_rate")
+    return replace(profile, **{name: getattr(chosen, name) for name in taken})
 
 
 def glue(name, value, *, digits=1):

@@ -66,6 +66,13 @@ def draw_study(study, *, seed=None):
     return destination
 
 
+def is_drawn(folder):
+    """Whether a folder, a Path, is one that `draw_study` has left, or lies in one."""
+    images = (settings.home_folder() / "images").resolve()
+    folder = folder.resolve()
+    return folder.is_relative_to(images) and any(part.endswith("-drawn") for part in folder.relative_to(images).parts)
+
+
 def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
     """What each file of a drawn collection is.
 

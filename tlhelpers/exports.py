@@ -36,7 +36,7 @@ def export_model(model, path):
         temporary.write_bytes(converter.convert())
 
 
-def save_classifier(folder, models, samples, drawings, class_names):
+def save_classifier(folder, models, samples, drawings, class_names, *, note=""):
     """Writes the pictures a reader can choose from and the card that names all files, last of all.
 
     Args:
@@ -47,6 +47,7 @@ def save_classifier(folder, models, samples, drawings, class_names):
             pictures of the study.
         drawings: dict of the same kind: pictures nobody has trained or chosen by.
         class_names: sequence of str, in the order of the probabilities.
+        note: str. What a reader is told who gives a photo.
 
     Raises:
         ValueError: when a model was not exported; the message names the missing file.
@@ -58,6 +59,7 @@ def save_classifier(folder, models, samples, drawings, class_names):
     card = {
         "image_size": int(samples["images"].shape[1]),
         "class_names": list(class_names),
+        "note": note,
         "models": [_describe_model(folder, name) for name in models],
         "samples": _write_pictures(folder, "sample", models, **samples),
         "drawings": _write_pictures(folder, "drawing", models, **drawings),

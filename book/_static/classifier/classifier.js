@@ -137,6 +137,7 @@ class Classifier {
     let next = 0;
     const draw = () => this.showSample(drawings[next++ % drawings.length]);
     const file = make("input", { type: "file", accept: "image/*", class: "classifier-file", id: "classifier-file" });
+    if (this.card.note) file.setAttribute("aria-describedby", "classifier-note");
     file.addEventListener("change", () => file.files[0] && this.showFile(file.files[0]));
     const buttons = make(
       "div",
@@ -155,7 +156,8 @@ class Classifier {
     this.results.setAttribute("aria-live", "polite");
     const left = make("div", {}, this.view, this.truth, this.paints);
     const body = make("div", { class: "classifier-body" }, left, this.results);
-    this.place.replaceChildren(strip, buttons, body, this.status);
+    const note = make("p", { class: "classifier-note", id: "classifier-note" }, this.card.note || "");
+    this.place.replaceChildren(strip, buttons, note, body, this.status);
   }
 
   async showSample(sample) {

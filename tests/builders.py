@@ -284,8 +284,8 @@ def settle_statistics(network, images):
         norm.momentum = momentum
 
 
-def wait_for(condition, seconds=20):
-    """Waits until something is true, and returns it; at last whatever it is."""
+def wait_for(condition, seconds=300):
+    """Waits until something is true, and returns it; at last whatever it is. A busy machine takes its time."""
     end = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < end:
         time.sleep(0.05)

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from builders import CLASS_NAMES, Website, draw_flower, encode, write_archive
-from smoke_book import build_pages, execute_chapters
+from smoke_book import build_pages, execute_chapters, without_pytest
 
 from tlhelpers import queries, studies
 
@@ -32,7 +32,7 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path, monkeypatch):
     """Gives each test an empty cache and an empty working folder, and closes its figures."""
-    for name in ("TLHELPERS_MIRROR", "TLHELPERS_PROFILE", "TLHELPERS_RUNS"):
+    for name in ("TLHELPERS_MIRROR", "TLHELPERS_PROFILE", "TLHELPERS_RECORDING", "TLHELPERS_RUNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TLHELPERS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
@@ -41,6 +41,13 @@ def _own_surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     yield
     plt.close("all")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call():
+    """Starts what a test starts as a user would: libraries behave differently where they see that they are tested."""
+    with without_pytest():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -111,10 +118,10 @@ def website(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def surroundings(tmp_path_factory):
+def surroundings(request, tmp_path_factory):
     """The folder below which the chapters are executed for the tests: one for all processes that share these out."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
+    folder = (base.parent if hasattr(request.config, "workerinput") else base) / "book"
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -1,6 +1,7 @@
 """The whole book, executed once with the profile `smoke` for all tests that look at it."""
 
 import contextlib
+import os
 
 import nbformat
 import pytest
@@ -21,11 +22,21 @@ def environment_of(folder):
 
 
 @contextlib.contextmanager
+def without_pytest():
+    """Lets what starts inside of the block have a user's environment: nothing in it tells of a test."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PYTEST_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@contextlib.contextmanager
 def surroundings_of(folder):
     """Lets the build work below a folder, with an empty cache: all there is are the drawings and the embedded
     backbone.
     """
-    with pytest.MonkeyPatch.context() as patch:
+    with without_pytest(), pytest.MonkeyPatch.context() as patch:
         for name, value in environment_of(folder).items():
             patch.setenv(name, value)
         yield

@@ -13,6 +13,7 @@ from tlhelpers import (
     devices,
     drawings,
     execution,
+    files,
     freshness,
     profiles,
     records,
@@ -50,7 +51,8 @@ def plan(monkeypatch, tmp_path):
         done.destinations.append(destination)
         done.runs.add(settings.runs_folder(parameters["PROFILE"]))
         destination.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(v4.new_notebook(metadata=marks or {}), destination)
+        title = v4.new_markdown_cell("# Title\n\nText.")
+        nbformat.write(v4.new_notebook(cells=[title], metadata=marks or {}), destination)
         return 1.0
 
     def mark(chapter, parameters, *, drawn, follows):
@@ -159,6 +161,35 @@ def test_a_failing_chapter_stops_those_that_follow_it_and_keeps_the_last_good_si
     build.build_book()
     assert numbers(plan)[-3:] == ["12", "13", "17"]
     assert plan.sites == 1
+
+
+def test_a_build_names_the_chapters_that_warned_and_the_synthetic_editions(plan, mirror, capsys, monkeypatch):
+    execute = execution.execute_chapter
+
+    def execute_some(source, destination, parameters, *, marks=None, **options):
+        if source.name.startswith("15") and parameters["PROFILE"] == "full":
+            raise sources.MissingDataError("DeepWeeds: no source has the archive")
+        if source.name.startswith("19"):
+            marks = marks | {execution.WARNINGS: [{"cell": 4, "text": "Corrupt EXIF data in 3.jpg"}]}
+        return execute(source, destination, parameters, marks=marks, **options)
+
+    monkeypatch.setattr(execution, "execute_chapter", execute_some)
+    build.build_book(profile="full", jobs=1)
+    said = capsys.readouterr().out
+    assert "book/19_your_own_pictures.ipynb, cell 4, warned: Corrupt EXIF data in 3.jpg\n" in said
+    assert "book/15_deepweeds.ipynb is a synthetic edition: DeepWeeds: no source has the archive\n" in said
+    assert dict(plan.executed)["15_deepweeds.ipynb"]["PROFILE"] == "pocket"
+    build.build_book(profile="full", jobs=1)
+    assert "is a synthetic edition" in capsys.readouterr().out
+    with pytest.raises(execution.ChapterError, match=r"1 of 1 chapters failed.*\nDeepWeeds: no source has"):
+        build.build_book(profile="full", jobs=1, strict=True)
+
+
+def test_a_second_build_in_the_same_folder_is_told_so(plan, capsys):
+    with files.only_one(settings.build_folder() / "lock", "Busy"):
+        assert build.main(["book"]) == 1
+    assert "Stopped: Another build is at work in the same folder" in capsys.readouterr().err
+    assert plan.executed == []
 
 
 def test_no_chapter_at_a_time_is_refused(plan):

@@ -2,6 +2,9 @@
 
 import base64
 import io
+import json
+import os
+import sys
 
 import nbformat
 import numpy as np
@@ -11,6 +14,7 @@ from nbformat import v4
 from PIL import Image
 
 from tlhelpers import execution
+from tlhelpers.downloads import MissingDataError
 
 
 def test_parameters_reach_the_executed_copy_and_the_source_stays(tmp_path):
@@ -72,9 +76,83 @@ def test_a_process_that_is_killed_is_reported_with_the_likely_cause(tmp_path, fa
     assert not (tmp_path / "copy.ipynb").exists()
 
 
-def test_output_on_stderr_fails_the_chapter():
-    with pytest.raises(execution.ChapterError, match="chapter, cell 0 wrote to stderr: careful"):
-        execution.check_outputs(executed_cell(stream("stderr", "careful")), "chapter")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Traceback (most recent call last):\n  ...\nKeyError: 3",
+        "Exception in thread Thread-5:\n",
+        "Exception ignored in: <function f>",
+        "ERROR:tensorflow:no\n",
+        "careful\nE0000 00:00:17 kernel.cc:1] failed\n",
+        "F0000 00:00:17 kernel.cc:1] died\n",
+    ],
+)
+def test_an_error_on_stderr_fails_the_chapter(said):
+    with pytest.raises(execution.ChapterError, match="chapter, cell 0 wrote an error to stderr: "):
+        execution.check_outputs(executed_cell(stream("stderr", said)), "chapter")
+
+
+WARNING = "/x.py:3: UserWarning: Corrupt EXIF data in roses/3.jpg\n  warnings.warn(message)\n"
+
+
+def test_a_warning_leaves_the_page_and_is_kept_with_chapter_cell_and_file(tmp_path):
+    source = write_notebook(
+        tmp_path / "source.ipynb",
+        "import os, sys\nprint('result')",
+        "import warnings\nwarnings.warn('Corrupt EXIF data in roses/3.jpg')\n_ = os.system('echo Corrupt JPEG >&2')",
+    )
+    execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
+    notebook = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
+    assert [output.text for cell in notebook.cells for output in cell.outputs] == ["result\n"]
+    lines = execution.describe_warnings({"book/19.ipynb": notebook.metadata[execution.WARNINGS]})
+    assert any(
+        line.startswith("book/19.ipynb, cell 2, warned: ") and "Corrupt EXIF data in roses/3.jpg" in line
+        for line in lines
+    )
+    assert "book/19.ipynb, cell 2, warned: Corrupt JPEG" in lines
+
+
+def test_what_a_cell_warns_of_many_times_is_said_once():
+    notebook = executed_cell(stream("stderr", WARNING * 3), stream("stdout", "1"))
+    assert execution.describe_warnings({"a": execution.take_warnings(notebook)}) == [
+        "a, cell 0, warned: /x.py:3: UserWarning: Corrupt EXIF data in roses/3.jpg",
+        "a, cell 0, warned: warnings.warn(message)",
+    ]
+
+
+def test_a_kernel_that_a_test_starts_has_a_users_environment(tmp_path):
+    source = write_notebook(tmp_path / "source.ipynb", "import os\nprint([n for n in os.environ if 'PYTEST' in n])")
+    execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
+    assert nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[-1].outputs[0].text == "[]\n"
+
+
+@pytest.mark.parametrize("backend", ["Agg", "TkAgg"])
+def test_figures_stand_on_the_page_whatever_backend_the_environment_names(tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("MPLBACKEND", backend)
+    source = write_notebook(tmp_path / "source.ipynb", "import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+    execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
+    (output,) = nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[-1].outputs
+    assert "image/png" in output.data
+    assert os.environ["MPLBACKEND"] == backend
+
+
+def test_another_kernel_called_python3_is_not_started(tmp_path, monkeypatch):
+    spec = {"argv": ["/bin/false"], "display_name": "other", "language": "python"}
+    other = tmp_path / "jupyter" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    source = write_notebook(tmp_path / "source.ipynb", "import sys\nprint(sys.executable)")
+    execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
+    assert nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[-1].outputs[0].text == f"{sys.executable}\n"
+
+
+def test_missing_data_are_told_from_other_failures(tmp_path, failed):
+    raising = "from tlhelpers.downloads import MissingDataError\nraise MissingDataError('no source has it')"
+    source = write_notebook(tmp_path / "source.ipynb", raising)
+    with pytest.raises(MissingDataError, match="no source has it"):
+        execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
 
 
 def test_error_output_fails_the_chapter():

@@ -41,6 +41,16 @@ def test_staging_copies_what_the_site_reads_beside_the_executed_chapters_and_not
     assert (staged / "book" / "01.ipynb").read_text() == executed
 
 
+def test_what_is_gone_from_the_book_leaves_the_staged_one(staged):
+    staging.stage_source(["book/01.ipynb"])
+    (settings.PROJECT_FOLDER / "book" / "_static" / "book.css").unlink()
+    (staged / "book" / "99_removed.ipynb").touch()
+    staging.stage_source(["book/01.ipynb"])
+    assert not (staged / "book" / "_static" / "book.css").exists()
+    assert not (staged / "book" / "99_removed.ipynb").exists()
+    assert (staged / "book" / "01.ipynb").is_file()
+
+
 def test_foot_of_every_page_is_the_badge_of_the_first_chapter(staged):
     staging.stage_source(["book/01.ipynb"])
     config = yaml.safe_load((staged / "_config.yml").read_text())

@@ -15,6 +15,7 @@ import yaml
 
 from tlhelpers import (
     checkpoints,
+    editions,
     execution,
     files,
     freshness,
@@ -95,6 +96,7 @@ def build_book(
     repository=None,
     jobs=None,
     time_limit=execution.TIME_LIMIT_SECONDS,
+    strict=False,
 ):
     """Executes the chapters of which something has changed, side by side, and builds the site.
 
@@ -107,6 +109,8 @@ def build_book(
         repository: str or None. See `staging.stage_source`.
         jobs: int or None. How many chapters run at once: see `schedule.choose_jobs`.
         time_limit: float. Seconds after which a cell is stopped and its chapter fails.
+        strict: bool. Whether a chapter whose images or weights no source has fails, instead of being built on its
+            synthetic edition.
 
     Returns:
         Path. The site's first page.
@@ -114,7 +118,8 @@ def build_book(
     Raises:
         ChapterError: when chapters or the site fail; the other chapters have been executed all the same, and the
             last good site stays.
-        MissingDataError: when no source has the images; the message names the ways to provide them.
+        MissingDataError: when no source has the images or the weights of the flower study; the message names the ways
+            to provide them.
     """
     staging.restore_site()
     chosen = profiles.choose_profile(profile)
@@ -130,9 +135,12 @@ def build_book(
     checkpoints.find_weights(checkpoints.WEIGHT_FILES[chosen.weights][chosen.backbone or study.backbone])
     parameters = {"PROFILE": profile, "PROTOCOL": protocol, "SEED": seed}
     marks = mark_chapters(chapters, parameters, drawn=chosen.drawn)
-    changes = list_changes(chapters, marks, only)
+    changes = list_changes(chapters, marks, only, strict=strict)
     print(f"Profile {chosen.name} ({chosen.reason}); {len(changes)} of {len(chapters)} chapters to execute", flush=True)
-    failures = execute_chapters(changes, parameters, marks, profile=chosen.name, jobs=jobs, time_limit=time_limit)
+    limits = {"jobs": jobs, "time_limit": time_limit, "strict": strict}
+    failures = execute_chapters(changes, parameters, marks, profile=chosen.name, **limits)
+    for line in summarise(chapters):
+        print(line)
     if failures:
         raise execution.ChapterError(describe_failures(failures, len(changes)))
     staging.stage_source(chapters, executed=list(changes), repository=repository)
@@ -148,13 +156,14 @@ def mark_chapters(chapters, parameters, *, drawn):
     return marks
 
 
-def list_changes(chapters, marks, only=None):
+def list_changes(chapters, marks, only=None, *, strict=False):
     """The chapters to execute and why: those that have changed, or those that are asked for.
 
     Args:
         chapters: list of str.
         marks: dict from chapter to its mark.
         only: list of str or None. As for `build_book`.
+        strict: bool. Whether synthetic editions are not good enough.
 
     Returns:
         dict from chapter to a list of str.
@@ -170,14 +179,30 @@ def list_changes(chapters, marks, only=None):
                 f"Some chapters were never executed: {missing}. Build the whole book once, without --only"
             )
         return {chapter: ["asked for"] for chapter in selected}
-    found = {
-        chapter: freshness.list_changes(marks[chapter], staging.read_metadata(chapter).get(freshness.MARK))
-        for chapter in chapters
-    }
+    found = {}
+    for chapter in chapters:
+        metadata = staging.read_metadata(chapter)
+        found[chapter] = freshness.list_changes(marks[chapter], metadata.get(freshness.MARK))
+        if strict and editions.MARK in metadata:
+            found[chapter].append("a synthetic edition")
     return {chapter: reasons for chapter, reasons in found.items() if reasons}
 
 
-def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit):
+def summarise(chapters):
+    """What a reader of the terminal should know of the executed chapters: editions and warnings.
+
+    Args:
+        chapters: list of str. Those of an earlier build that were kept count too.
+
+    Returns:
+        list of str, one line each.
+    """
+    executed = {chapter: staging.read_metadata(chapter) for chapter in chapters}
+    warned = {chapter: metadata.get(execution.WARNINGS, []) for chapter, metadata in executed.items()}
+    return [*execution.describe_warnings(warned), *editions.describe(executed)]
+
+
+def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit, strict=False):
     """Prints a plan and executes chapters side by side.
 
     Args:
@@ -187,6 +212,7 @@ def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit):
         profile: str. The name of the chosen profile.
         jobs: int. How many run at once.
         time_limit: float. Seconds, for a cell.
+        strict: bool. Whether a chapter fails whose images or weights no source has.
 
     Returns:
         dict from a chapter that failed to the reason, str.
@@ -197,13 +223,14 @@ def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit):
         print(f"  {chapter}: {', '.join(reasons)}{usual}")
     if changes:
         print(f"{jobs} at a time{schedule.Estimate(changes, seconds, jobs).describe()}", flush=True)
+    execute = execution.execute_chapter if strict else editions.execute_chapter
     works = {
         chapter: functools.partial(
-            execution.execute_chapter,
+            execute,
             settings.PROJECT_FOLDER / chapter,
             staging.staged(chapter),
             parameters,
-            marks={freshness.MARK: marks[chapter]},
+            marks={freshness.MARK: marks[chapter], schedule.PROFILE: profile},
             time_limit=time_limit,
             copied=schedule.copies_are_safe(),
         )
@@ -266,6 +293,7 @@ def make_records(*, profile, protocol, seeds, only=None, folder=None):
     committed = settings.pocket_folder() / "records" if chosen.drawn else settings.records_folder()
     folder = Path(folder or committed)
     os.environ["TLHELPERS_RUNS"] = str(folder)
+    os.environ["TLHELPERS_RECORDING"] = "1"  # the whole budget, on whatever hardware
     planned = {
         (study, chapter): models
         for study in RECORDED_CHAPTERS
@@ -305,6 +333,7 @@ def main(arguments=None):
         metavar="SECONDS",
         help="after which a cell is stopped (default: %(default)s)",
     )
+    book.add_argument("--strict", action="store_true", help="fail where images or weights of a chapter are missing")
     book.add_argument("--repository", help="owner/name on GitHub, for links to notebook services")
     recording = commands.add_parser("records", help="train the recorded runs")
     recording.add_argument("--profile", default="full", choices=["full", "pocket"])
@@ -316,7 +345,8 @@ def main(arguments=None):
     files.remove_rests(settings.home_folder())
     try:
         if options.pop("command") == "book":
-            print(f"The site: {build_book(**options)}")
+            with files.only_one(settings.build_folder() / "lock", "Another build is at work in the same folder"):
+                print(f"The site: {build_book(**options)}")
         else:
             make_records(**options)
     except (execution.ChapterError, OSError, ValueError) as error:

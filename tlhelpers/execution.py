@@ -16,7 +16,8 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from tlhelpers import drawings, files, kernels, report, settings
+from tlhelpers import drawings, files, kernels, report, settings, terminal
+from tlhelpers.downloads import MissingDataError
 
 KERNEL = "python3"
 ENGINE = "saving_at_the_end"
@@ -25,10 +26,14 @@ JPEG_QUALITY, WORTH_IT = 90, 0.5  # percent; the share of a PNG's bytes below wh
 TRACEBACK_LINES = 12
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
-# What TensorFlow and LiteRT say while they load or convert, before any setting can silence it.
-STARTUP_MESSAGE = re.compile(
-    r"WARNING: All log messages before absl::InitializeLog|I0000 \d|W0000 .*tf_tfl_flatbuffer_helpers|INFO:"
+# What on stderr is an error. Everything else there is a warning, of which libraries may have one for a single image.
+ERROR_MESSAGE = re.compile(
+    r"^\s*(ERROR|CRITICAL|FATAL)\b|^[EF]\d{4} \d|^Traceback \(most recent call last\)|^Exception (ignored )?in\b"
+    r"|^Fatal Python error",
+    re.MULTILINE,
 )
+WARNINGS = "tlhelpers_warnings"  # where an executed copy's metadata hold what libraries warned of
+WARNING_CHARACTERS = 2000  # of what one cell said; thousands of images may say the same
 
 
 class _SavingAtTheEnd(NBClientEngine):
@@ -75,17 +80,17 @@ def execute_chapter(
         float. Wall-clock seconds.
 
     Raises:
-        ChapterError: when a parameter is unknown, a cell fails, takes too long or writes to stderr, or the kernel
-            dies. The run up to there is kept in `_build/failed`.
+        MissingDataError: when a cell fails because no source has its images or weights.
+        ChapterError: when a parameter is unknown, a cell fails, takes too long or writes an error to stderr, or the
+            kernel dies. The run up to there is kept in `_build/failed`.
     """
     known = papermill.inspect_notebook(str(source))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise ChapterError(f"{source.name} has the parameters {sorted(known)}. Received: {unknown}")
     started = time.perf_counter()
-    copy = kernels.copying_manager() if copied else contextlib.nullcontext()
-    with copy as manager, files.atomic_file(destination) as temporary:
-        options = {"kernel_manager_class": manager} if manager else {}
+    copy = kernels.copying_manager() if copied else contextlib.nullcontext(kernels.KernelManager)
+    with copy as manager, kernels.environment(), files.atomic_file(destination) as temporary:
         try:
             with report.watch_memory() as memory:
                 papermill.execute_notebook(
@@ -97,15 +102,18 @@ def execute_chapter(
                     cwd=str(folder),
                     execution_timeout=time_limit,
                     progress_bar=sys.stderr.isatty(),
-                    **options,
+                    kernel_manager_class=manager,
                 )
         except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
+            if getattr(error, "ename", None) == MissingDataError.__name__:
+                raise MissingDataError(error.evalue) from None
             raise ChapterError(
                 f"{describe_failure(source.name, error, time_limit)}{_keep(temporary, source.name)}"
             ) from None
         notebook = nbformat.read(temporary, as_version=4)
         drop_startup_messages(notebook)
         check_outputs(notebook, source.name)
+        notebook.metadata[WARNINGS] = take_warnings(notebook)
         hide_injected_parameters(notebook)
         shrink_pictures(notebook)
         notebook.metadata.update(memory | (marks or {}))
@@ -139,19 +147,59 @@ def drop_startup_messages(notebook):
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 lines = output.text.splitlines(keepends=True)
-                output.text = "".join(line for line in lines if not STARTUP_MESSAGE.match(line))
+                output.text = "".join(line for line in lines if not terminal.STARTUP_MESSAGE.match(line))
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("text", "-")]
 
 
 def check_outputs(notebook, name):
-    """Raises a ChapterError when an executed notebook holds an error or text on stderr."""
+    """Raises a ChapterError when an executed notebook holds an error, among its outputs or in words on stderr."""
     for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 raise ChapterError(f"{name}, cell {index}: {output.ename}: {output.evalue}")
-            if output.output_type == "stream" and output.name == "stderr":
-                raise ChapterError(f"{name}, cell {index} wrote to stderr: {output.text[:500]}")
+            if _is_stderr(output) and ERROR_MESSAGE.search(output.text):
+                raise ChapterError(f"{name}, cell {index} wrote an error to stderr: {output.text[:500]}")
+
+
+def take_warnings(notebook):
+    """Takes what cells have written to stderr off the page.
+
+    Args:
+        notebook: NotebookNode, executed. Changed in place.
+
+    Returns:
+        list of dict with `cell` (int, its number) and `text` (str): what libraries warned of.
+    """
+    taken = []
+    for index, cell in enumerate(notebook.cells):
+        said = "".join(output.text for output in cell.get("outputs", []) if _is_stderr(output))
+        if said.strip():
+            taken.append({"cell": index, "text": said[:WARNING_CHARACTERS]})
+            cell.outputs = [output for output in cell.outputs if not _is_stderr(output)]
+    return taken
+
+
+def describe_warnings(taken):
+    """What the chapters of a build have warned of, in lines for a terminal.
+
+    Args:
+        taken: dict from a chapter to a list as from `take_warnings`.
+
+    Returns:
+        list of str; empty when nothing was said. What a cell has said several times stands once.
+    """
+    return [
+        f"{chapter}, cell {warning['cell']}, warned: {line}"
+        for chapter, warnings in taken.items()
+        for warning in warnings
+        for line in dict.fromkeys(line.strip() for line in warning["text"].splitlines())
+        if line
+    ]
+
+
+def _is_stderr(output):
+    return output.output_type == "stream" and output.name == "stderr"
 
 
 def shrink_pictures(notebook):

@@ -1,4 +1,4 @@
-"""Kernels that begin as copies of the process that starts them, with all that it has loaded."""
+"""Kernels of this very Python, some of which begin as copies of the process that starts them."""
 
 import asyncio
 import contextlib
@@ -6,11 +6,37 @@ import multiprocessing
 import os
 import sys
 
+from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning import LocalProvisioner
 
 LAUNCHER = "ipykernel_launcher"  # what a command that starts an ordinary kernel runs
 INLINE = "module://matplotlib_inline.backend_inline"
+BACKEND = "MPLBACKEND"  # the environment variable by which a kernel tells matplotlib where figures go
+
+
+class KernelManager(AsyncKernelManager):
+    """Starts kernels of the Python that runs this, whatever else on this machine is called `python3`."""
+
+    @property
+    def kernel_spec(self):
+        """The command of such a kernel."""
+        return KernelSpec(argv=make_ipkernel_cmd(), display_name="Python 3", language="python")
+
+
+@contextlib.contextmanager
+def environment():
+    """Lets kernels that start inside of the block put figures on the page, wherever else this process would."""
+    before = os.environ.get(BACKEND)
+    os.environ[BACKEND] = INLINE
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[BACKEND]
+        else:
+            os.environ[BACKEND] = before
 
 
 @contextlib.contextmanager
@@ -31,7 +57,7 @@ def copying_manager():
         copy.close()
 
 
-class _Manager(AsyncKernelManager):
+class _Manager(KernelManager):
     """Has a copied process as its kernel."""
 
     def __init__(self, **options):

@@ -83,6 +83,19 @@ FULL = Profile(
     domain_ways=("frozen", "everything moves"),
     domain_per_class=200,
 )
+# The same where there is no GPU: what takes two cores longer than some minutes a chapter is shown by recorded runs.
+FULL_WITHOUT_GPU = replace(
+    FULL,
+    baseline_epochs=5,
+    case_epochs=4,
+    grid_epochs=4,
+    grid_scratch_epochs=12,
+    grid_depths=("last 6 layers", "everything"),
+    grid_ways=("from scratch", "frozen"),
+    grid_per_class=(5, 20, 100),
+    domain_ways=("frozen",),
+)
+WITHOUT_GPU = "; without a GPU trainings are short, see the recorded runs for long ones"
 POCKET = Profile(
     name="pocket",
     drawn=True,
@@ -137,7 +150,7 @@ def choose_profile(name="auto"):
     if name not in allowed:
         raise ValueError(f"A profile is one of {allowed}. Received: name={name!r}")
     if name != "auto":
-        return replace(PROFILES[name], reason="the chapter's parameters ask for it")
+        return _fit_to_device(PROFILES[name], "the chapter's parameters ask for it")
     requested = settings.requested_profile()
     if requested in (None, "auto"):
         if devices.list_gpus():
@@ -145,4 +158,11 @@ def choose_profile(name="auto"):
         return replace(POCKET, reason="no GPU is visible")
     if requested not in PROFILES:
         raise ValueError(f"TLHELPERS_PROFILE is one of {allowed}. Received: TLHELPERS_PROFILE={requested!r}")
-    return replace(PROFILES[requested], reason="TLHELPERS_PROFILE asks for it")
+    return _fit_to_device(PROFILES[requested], "TLHELPERS_PROFILE asks for it")
+
+
+def _fit_to_device(profile, reason):
+    """The profile with the budget that this machine has time for."""
+    if profile is FULL and not devices.list_gpus() and not settings.is_recording():
+        return replace(FULL_WITHOUT_GPU, reason=reason + WITHOUT_GPU)
+    return replace(profile, reason=reason)

@@ -10,12 +10,12 @@ import os
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 import psutil
 import threadpoolctl
 
-from tlhelpers import devices, settings
+from tlhelpers import devices, settings, terminal
 
 # Chapters that read what others have left in the same build.
 _FLOWER_MODELS = ("book/03_baseline_cnn.ipynb", "book/04_frozen_backbone.ipynb", "book/05_fine_tuning.ipynb")
@@ -37,6 +37,7 @@ MOST_JOBS, MEMORY_OF_A_CHAPTER = 4, 4 << 30  # bytes
 # What executing a chapter needs, and what every chapter loads. It takes ten seconds, once for all of them.
 COMMON = ("tlhelpers.execution", "ipykernel.kernelapp", "tlhelpers.chapters")
 TYPICAL = "seconds.json"
+PROFILE = "tlhelpers_profile"  # where an executed copy's metadata say what it was executed under
 
 
 def run_all(works, follows, *, jobs, seconds):
@@ -126,6 +127,8 @@ def _prepare_copies():
     messages = settings.messages_file()
     messages.parent.mkdir(parents=True, exist_ok=True)
     messages.write_text("", encoding="utf-8")
+    with terminal.stderr_aside(messages):  # it speaks when all is over, of what copied processes have left
+        resource_tracker.ensure_running()
     return messages
 
 
@@ -142,7 +145,7 @@ def begin_process(messages):
     """
     end_with_parent()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's own, such as progress bars, stays
-    leave_terminal(messages)
+    terminal.send_stderr_to(messages)
 
 
 def preload():
@@ -150,23 +153,14 @@ def preload():
 
     Python then leaves it out when it looks for rubbish: it stays as long as a process does.
     """
-    terminal = os.dup(2)
-    leave_terminal(settings.messages_file())
     gc.disable()
     try:
-        for name in COMMON:
-            importlib.import_module(name)
+        with terminal.stderr_aside(settings.messages_file()):
+            for name in COMMON:
+                importlib.import_module(name)
         gc.freeze()
     finally:
         gc.enable()
-        os.dup2(terminal, 2)
-        os.close(terminal)
-
-
-def leave_terminal(messages):
-    """Lets what libraries and programs write to stderr go to a file, a Path, and no longer to the terminal."""
-    with messages.open("ab") as file:
-        os.dup2(file.fileno(), 2)
 
 
 @contextlib.contextmanager
@@ -291,7 +285,7 @@ def choose_jobs(jobs=None):
 
 
 def usual_seconds(profile, earlier):
-    """How long chapters usually take: their last run here, or else what is committed for the pocket profile.
+    """How long chapters usually take: their last run under this profile, or else what is committed for two cores.
 
     Args:
         profile: str. The profile's name.
@@ -301,8 +295,10 @@ def usual_seconds(profile, earlier):
         dict from a chapter to float.
     """
     known = {}
-    if profile == "pocket":
+    if not devices.list_gpus():
         with contextlib.suppress(FileNotFoundError):
             known = json.loads((settings.data_folder() / TYPICAL).read_text(encoding="utf-8"))["seconds"]
-    durations = {chapter: metadata.get("papermill", {}).get("duration") for chapter, metadata in earlier.items()}
+            known = known.get(profile, {})
+    same = {chapter: metadata for chapter, metadata in earlier.items() if metadata.get(PROFILE) == profile}
+    durations = {chapter: metadata.get("papermill", {}).get("duration") for chapter, metadata in same.items()}
     return known | {chapter: duration for chapter, duration in durations.items() if duration}

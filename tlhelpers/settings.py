@@ -9,6 +9,7 @@ The only module that reads environment variables:
 - `TLHELPERS_RUNS`: where live runs are written (default: `_build/runs/<profile>`)
 - `TLHELPERS_MODELS`: where trained models are kept (default: `_build/models/<profile>`)
 - `TLHELPERS_EXPORTS`: where exported models are kept (default: `_build/exports`)
+- `TLHELPERS_RECORDING`: `1` gives chapters the whole budget of their profile on whatever hardware, as for records
 - `TLHELPERS_QUIET`: `1` hides progress bars, as in a headless build
 """
 
@@ -110,6 +111,11 @@ def mirror():
 def requested_profile():
     """The profile the environment asks for, or None."""
     return os.environ.get("TLHELPERS_PROFILE") or None
+
+
+def is_recording():
+    """Whether what chapters train is to be recorded, and hardware without a GPU shortens nothing."""
+    return os.environ.get("TLHELPERS_RECORDING") == "1"
 
 
 def is_quiet():

@@ -49,13 +49,13 @@ def stage_source(chapters, *, executed=None, repository=None):
     if repository:
         add_publishing(config, repository)
     files.write_text(staging / "_config.yml", yaml.safe_dump(config, sort_keys=False))
+    _remove_others(staging / "book", {staging / chapter for chapter in chapters})
     for path in sorted((settings.PROJECT_FOLDER / "book").rglob("*")):
         relative = path.relative_to(settings.PROJECT_FOLDER)
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and str(relative) not in chapters:
             _copy(path, staging / relative)
     exported = staging / "book" / "_static" / "exported"
-    shutil.rmtree(exported, ignore_errors=True)
     if settings.exports_folder().is_dir():
         shutil.copytree(settings.exports_folder(), exported)
     from tlhelpers import frontpage  # here, because what draws takes a second to load
@@ -154,6 +154,13 @@ def _replace(site, newer):
         site.rename(older)
     newer.rename(site)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def _remove_others(folder, kept):
+    """Removes what an earlier build has laid out, but for the executed chapters: what is gone from the book is gone."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path not in kept:
+            path.unlink()
 
 
 def _copy(source, destination):

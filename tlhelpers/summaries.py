@@ -123,6 +123,11 @@ def calibrate(record):
     Raises:
         ValueError: when the record holds no validation predictions.
     """
+    if not len(record.validation_true):
+        raise ValueError(
+            "A temperature is fitted on at least one validation image. "
+            f"Received: a record of {record.model} without validation predictions"
+        )
     temperature = metrics.fit_temperature(record.validation_true, record.validation_prob)
     y_prob = metrics.apply_temperature(record.y_prob, temperature)
     return replace(
@@ -391,7 +396,7 @@ def _cell(summary, key, otherwise=NO_RECORD):
 
 def _pooled_row(group):
     _, y_true, y_prob = pool_predictions(group)
-    whole = metrics.evaluate(y_true, y_prob, range(y_prob.shape[1]))
+    whole = metrics.evaluate(y_true, y_prob, [str(target) for target in range(y_prob.shape[1])])
     low, high = metrics.bootstrap_interval(y_true, y_prob)
     row = {"low": low, "high": high, "seeds": len(group), "images": len(y_true), "scaled_ece": float("nan")}
     row["seed_spread"] = pd.Series([r.metrics["accuracy"] for r in group]).std()

@@ -177,6 +177,15 @@ def test_a_study_is_drawn_once(small_study, monkeypatch):
         drawings.draw_study(small_study)
 
 
+def test_drawn_pictures_of_which_some_are_gone_are_drawn_again(small_study):
+    folder = drawings.draw_study(small_study)
+    lost = folder / "rose" / "0000.jpg"
+    before = lost.read_bytes()
+    lost.unlink()
+    assert drawings.draw_study(small_study) == folder
+    assert lost.read_bytes() == before
+
+
 def test_another_seed_draws_other_pictures_into_another_folder(small_study):
     first, other = drawings.draw_study(small_study), drawings.draw_study(small_study, seed=SEED + 1)
     assert first != other

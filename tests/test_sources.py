@@ -159,7 +159,7 @@ def test_encrypted_archive_is_refused(provide, archive_bytes, flowers):
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         struct.pack_into("<H", content, content.index(signature) + offset, 1)
     provide(bytes(content))
-    with pytest.raises(BadArchiveError, match="is encrypted, password required"):
+    with pytest.raises(BadArchiveError, match="opens without a password; this one is protected by one"):
         prepare_images(flowers)
     assert extracted() == []
 
@@ -219,7 +219,7 @@ def test_archive_that_unpacks_to_too_much_is_refused(provide, archive_bytes, flo
 
 def test_member_without_a_name_of_its_own_is_refused(provide, tmp_path, flowers):
     provide(pack(tmp_path / "a.zip", extra=[(".", b"nameless")]).read_bytes())
-    with pytest.raises(BadArchiveError, match="truncated or damaged"):
+    with pytest.raises(BadArchiveError, match="has a name"):
         prepare_images(flowers)
     assert extracted() == []
 
@@ -284,7 +284,9 @@ def drawn(monkeypatch):
 def test_pictures_of_a_drawn_study_are_drawn_once_and_no_archive_is_asked_for(mirror, drawn, monkeypatch):
     folder = prepare_images(drawn)
     assert folder.is_relative_to(settings.home_folder() / "images" / "flowers-drawn")
-    assert {path.name: len(list(path.iterdir())) for path in folder.iterdir()} == dict.fromkeys(CLASS_NAMES, 30)
+    assert {path.name: len(list(path.iterdir())) for path in folder.iterdir() if path.is_dir()} == dict.fromkeys(
+        CLASS_NAMES, 30
+    )
     monkeypatch.setattr(drawings, "draw_files", lambda *_, **__: pytest.fail("drawn a second time"))
     assert prepare_images(drawn) == folder
 
@@ -359,16 +361,32 @@ def test_mirror_whose_checksum_differs_is_an_error(mirror, flowers):
         "{digest} *{name}",
         "{digest}  ./{name}",
         "{upper}  {name}",
-        "{zeros}  another.zip",
-        "",
-        "<html>",
+        "SHA256 ({name}) = {digest}",
+        "{zeros}  another.zip\n{digest}  {name}\r",
     ],
 )
-def test_checksum_file_is_read_as_the_usual_tools_write_it(mirror, flowers, line):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_checksum_file_is_read_as_the_usual_tools_write_it(mirror, flowers, line, encoding):
     digest = files.sha256_of(mirror / ARCHIVE)
     text = line.format(digest=digest, upper=digest.upper(), zeros="0" * 64, name=ARCHIVE)
-    (mirror / "SHA256SUMS").write_text(f"{text}\n\n")
+    (mirror / "SHA256SUMS").write_text(f"{text}\n\n", encoding=encoding)
     assert sources.find_archives(flowers) == [mirror / ARCHIVE]
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xff\xff", b"0" * 64 + b"  another.zip\n"])
+def test_file_of_a_mirror_that_its_checksum_file_does_not_list_is_refused(mirror, flowers, content):
+    (mirror / "SHA256SUMS").write_bytes(content)
+    message = f"lists all its files in it. Received: no line for '{ARCHIVE}' in '.*SHA256SUMS'"
+    with pytest.raises(BadArchiveError, match=message):
+        prepare_images(flowers)
+    assert extracted() == []
+
+
+def test_file_that_a_mirror_with_checksums_lacks_is_looked_for_elsewhere(mirror, flowers):
+    (mirror / ARCHIVE).unlink()
+    (mirror / "SHA256SUMS").write_text("")
+    pack(cached(ARCHIVE))
+    assert sources.find_archives(flowers) == [cached(ARCHIVE)]
 
 
 # A mirror over HTTP
@@ -386,6 +404,34 @@ def test_mirror_over_http_with_checksums_is_asked_for_the_archive_once(website, 
     website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes, ARCHIVE)}
     assert prepare_images(flowers) == prepare_images(flowers)
     assert website.requests == ["SHA256SUMS", ARCHIVE, "SHA256SUMS"]
+
+
+def test_file_of_a_mirror_over_http_that_its_checksum_file_does_not_list_is_refused(website, archive_bytes, flowers):
+    website.pages = {ARCHIVE: archive_bytes, "SHA256SUMS": checksums_of(archive_bytes, "another.zip")}
+    with pytest.raises(BadArchiveError, match=f"no line for '{ARCHIVE}' in '{website.url}/SHA256SUMS'"):
+        prepare_images(flowers)
+    assert kept_downloads() == []
+
+
+def test_file_that_a_mirror_over_http_with_checksums_lacks_is_looked_for_elsewhere(website, flowers):
+    website.pages = {"SHA256SUMS": checksums_of(b"", "another.zip")}
+    pack(cached(ARCHIVE))
+    assert sources.find_archives(flowers) == [cached(ARCHIVE)]
+
+
+def test_a_download_that_is_killed_leaves_a_name_of_ours(website, archive_bytes, monkeypatch):
+    seen = []
+
+    def fetch(url, known_hash, fname, path, **_):
+        (path := Path(path) / fname).write_bytes(archive_bytes)
+        seen.extend(entry.name for entry in cached(ARCHIVE).parent.iterdir())
+        return str(path)
+
+    monkeypatch.setattr(downloads.pooch, "retrieve", fetch)
+    assert downloads.download(f"{website.url}/{ARCHIVE}", cached(ARCHIVE)) == cached(ARCHIVE)
+    assert len(seen) == 1
+    assert seen[0].startswith(files.TEMPORARY)
+    assert kept_downloads() == [ARCHIVE]
 
 
 def test_mirror_over_http_replaces_another_download(website, archive_bytes, flowers):
@@ -446,7 +492,7 @@ def test_http_mirror_that_does_not_answer_is_an_error(flowers, monkeypatch):
 
 def test_web_page_under_the_archives_name_is_refused(website, flowers):
     page = b"<html>\n<p>Sign in</p>\n</html>\n"
-    website.pages = {ARCHIVE: page, "SHA256SUMS": page}
+    website.pages = {ARCHIVE: page}
     with pytest.raises(BadArchiveError, match="this one is a web page"):
         prepare_images(flowers)
     assert extracted() == []
@@ -462,6 +508,49 @@ def test_dropped_archive_that_was_not_taken_is_named_with_the_reason(flowers):
         MissingDataError, match=r"half\.zip was not taken.*truncated(.|\n)*page\.zip was not taken.*web page"
     ):
         sources.find_archives(flowers)
+
+
+def spoil(path, kind):
+    """Makes an archive one that shows what is wrong with it at once, or only when it is extracted."""
+    content = bytearray(path.read_bytes())
+    if kind == "password":
+        for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            struct.pack_into("<H", content, content.index(signature) + offset, 1)
+    else:
+        content = content.replace(b"a tulip", b"A tulip", 1)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("password", "protected by one"), ("damage", "damaged .Bad CRC-32")])
+def test_dropped_archive_that_cannot_be_taken_is_named_and_the_search_goes_on(flowers, mirror, kind, reason):
+    dropped = Path.cwd() / spoil(pack(Path("data") / "mine.zip"), kind)
+    folder = prepare_images(flowers)
+    assert len(list(folder.rglob("*.jpg"))) == 8 * 5
+    (mirror / ARCHIVE).unlink()
+    with pytest.raises(MissingDataError, match=f"\n  {dropped} was not taken: .*{reason}"):
+        prepare_images(flowers)
+
+
+def test_any_other_zip_in_the_drop_folder_stops_nothing_and_is_named(flowers):
+    place = Path("data")
+    pack(place / "cats.zip", labels=("cat", "dog"))
+    pack(place / "flowers.ZIP")
+    (place / "folder.zip").mkdir()
+    (place / "nowhere.zip").symlink_to("nothing")
+    assert sources.find_archives(flowers) == [Path.cwd() / place / "flowers.ZIP"]
+    (place / "flowers.ZIP").unlink()
+    with pytest.raises(MissingDataError, match=r"cats.zip was not taken: .*images in \['daisy', .*; it lacks them"):
+        prepare_images(flowers)
+
+
+def test_extracted_pictures_of_which_some_are_gone_are_extracted_again(mirror, flowers):
+    folder = prepare_images(flowers)
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.jpg")}
+    for lost in ("rose/0001.jpg", "tulip/0002.jpg"):
+        (folder / lost).unlink()
+    assert prepare_images(flowers) == folder
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.jpg")} == before
 
 
 # Studies whose labels stand in tables
@@ -496,11 +585,12 @@ def test_archive_with_images_and_tables_is_recognised_by_them(weeds):
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("DeepWeeds/images/1.jpg", *(f"DeepWeeds/{table}" for table in tables_of(weeds))):
             archive.writestr(name, "x")
-    assert sources.is_archive_of(path, weeds)
+    archives.check_archive(path, weeds)
     assert prepare_images(weeds).name == "DeepWeeds"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images/1.jpg", "x")
-    assert not sources.is_archive_of(path, weeds)
+    with pytest.raises(BadArchiveError, match="it lacks them"):
+        archives.check_archive(path, weeds)
 
 
 def test_tables_beside_the_images_are_taken_and_others_fetched_once(weeds, tmp_path, monkeypatch):

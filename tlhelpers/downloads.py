@@ -1,5 +1,7 @@
 """One file from outside, verified: from a mirror, the cache of downloads, or a URL."""
 
+import re
+import tempfile
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -12,6 +14,11 @@ from tlhelpers.layouts import BadArchiveError
 
 DOWNLOAD_TIMEOUT_SECONDS = 60
 CHECKSUM_FILE = "SHA256SUMS"
+# Its lines, as `sha256sum` writes them, and as it does with `--tag`.
+CHECKSUM_LINES = (
+    r"(?P<digest>[0-9a-fA-F]{64})[ \t]+\*?(?P<name>.+)",
+    r"SHA256 \((?P<name>.+)\) = (?P<digest>[0-9a-fA-F]{64})",
+)
 
 pooch.get_logger().setLevel("WARNING")
 
@@ -49,7 +56,7 @@ def fetch_from_mirror(name):
 
     Raises:
         MissingDataError: when the mirror does not exist, does not answer or breaks off.
-        BadArchiveError: when the checksum differs.
+        BadArchiveError: when the checksum differs, or the mirror lists checksums and none of this file.
     """
     mirror = settings.mirror()
     if mirror is None:
@@ -71,7 +78,11 @@ def fetch_from_mirror(name):
         return None
     checksums = folder / CHECKSUM_FILE
     if checksums.is_file():
-        _check_checksum(path, _parse_checksums(checksums.read_text(encoding="utf-8")).get(name))
+        expected = _find_checksum(_parse_checksums(checksums.read_bytes()), name, checksums)
+        if (received := files.sha256_of(path)) != expected:
+            raise BadArchiveError(
+                f"The file has the SHA-256 {expected} in {CHECKSUM_FILE}. Received: {received} for {str(path)!r}"
+            )
     return path
 
 
@@ -82,9 +93,15 @@ def cache_path(name):
 
 def _download_from_mirror(base, name):
     """The file from a mirror's cache or the mirror itself; None when the mirror lacks it."""
-    checksum = _fetch_checksums(urljoin(base, CHECKSUM_FILE)).get(name)
+    list_url, url = urljoin(base, CHECKSUM_FILE), urljoin(base, name)
+    checksums = _fetch_checksums(list_url)
     try:
-        return download(urljoin(base, name), cache_path(name), checksum=checksum)
+        if checksums is None:
+            return download(url, cache_path(name))
+        if name not in checksums:
+            with requests.get(url, timeout=DOWNLOAD_TIMEOUT_SECONDS, stream=True) as response:
+                response.raise_for_status()
+        return download(url, cache_path(name), checksum=_find_checksum(checksums, name, list_url))
     except requests.HTTPError as error:
         if error.response.status_code == HTTPStatus.NOT_FOUND:
             return None
@@ -92,12 +109,12 @@ def _download_from_mirror(base, name):
 
 
 def _fetch_checksums(url):
-    """A mirror's checksums; none when it has no such file, for then the contents are checked later."""
+    """A mirror's checksums; None when it has no such file, for then the contents are checked later."""
     response = requests.get(url, timeout=DOWNLOAD_TIMEOUT_SECONDS)
     if response.status_code == HTTPStatus.NOT_FOUND:
-        return {}
+        return None
     response.raise_for_status()
-    return _parse_checksums(response.text)
+    return _parse_checksums(response.content)
 
 
 def download(url, destination, *, checksum=None):
@@ -115,30 +132,38 @@ def download(url, destination, *, checksum=None):
         BadArchiveError: when the checksum differs.
         OSError: when the server does not answer, refuses or breaks off.
     """
+    if destination.is_file() and (checksum is None or files.sha256_of(destination) == checksum):
+        return destination
+    files.make_folder(destination.parent)
     # A bar needs some total to count as one; pooch sets the true one.
     bar = files.progress(None, description=f"Fetching {destination.name}", total=1, unit="B", unit_scale=True)
     try:
-        path = pooch.retrieve(
-            url,
-            known_hash=checksum and f"sha256:{checksum}",
-            fname=destination.name,
-            path=destination.parent,
-            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=DOWNLOAD_TIMEOUT_SECONDS),
-        )
+        # What pooch writes meanwhile has a name that anybody's file could have, so it stands in a folder of ours.
+        with tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=destination.parent) as folder:
+            path = pooch.retrieve(
+                url,
+                known_hash=checksum and f"sha256:{checksum}",
+                fname=destination.name,
+                path=folder,
+                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=DOWNLOAD_TIMEOUT_SECONDS),
+            )
+            return Path(path).replace(destination)
     except ValueError as error:
         raise BadArchiveError(f"The file has the SHA-256 {checksum} ({error}). Received: {url!r}") from error
-    return Path(path)
 
 
-def _check_checksum(path, expected):
-    received = files.sha256_of(path) if expected else None
-    if received != expected:
+def _find_checksum(checksums, name, source):
+    if name not in checksums:
         raise BadArchiveError(
-            f"The file has the SHA-256 {expected} in {CHECKSUM_FILE}. Received: {received} for {str(path)!r}"
+            f"A mirror that has a {CHECKSUM_FILE} lists all its files in it. Received: no line for {name!r} "
+            f"in {str(source)!r}"
         )
+    return checksums[name]
 
 
-def _parse_checksums(text):
-    lines = (line.split(maxsplit=1) for line in text.splitlines())
-    pairs = (line for line in lines if len(line) == 2)
-    return {name.strip().lstrip("*").removeprefix("./"): digest.lower() for digest, name in pairs}
+def _parse_checksums(content):
+    """The checksums in the bytes of a list, by name; what is no line of such a list is passed over."""
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    lines = content.decode(encoding, errors="replace").splitlines()
+    matches = [match for line in lines for form in CHECKSUM_LINES if (match := re.fullmatch(form, line.strip()))]
+    return {match["name"].removeprefix("./"): match["digest"].lower() for match in matches}

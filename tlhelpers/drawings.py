@@ -59,7 +59,7 @@ def draw_study(study, *, seed=None):
     facts = [*code, str(per_class), str(seed), str(study.drawn_size), PIL.__version__]
     key = files.sha256_of_text("\n".join(facts))[:16]
     destination = settings.home_folder() / "images" / f"{study.name}-drawn" / key
-    if not destination.is_dir():
+    if not files.is_whole(destination):
         with files.atomic_folder(destination) as folder:
             plan = plan_files(study.class_names, per_class=per_class, seed=seed)
             draw_files(folder, plan, partial(draw, seed=seed, size=study.drawn_size))

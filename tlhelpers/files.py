@@ -84,8 +84,8 @@ def atomic_file(path):
     """
     path = Path(path)
     temporary = temporary_beside(path, suffix="".join(path.suffixes))
+    make_folder(path.parent)
     with _explained(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
     try:
         yield temporary
@@ -124,6 +124,12 @@ def atomic_folder(path):
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path):
+    """Makes a folder in which something is kept, unless it is there; the error says what to do where that fails."""
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def is_whole(folder):
@@ -168,8 +174,7 @@ def only_one(path, message):
     Raises:
         BlockingIOError: with `message`, at once, when another holds the lock.
     """
-    with _explained(Path(path).parent):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path).parent)
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)

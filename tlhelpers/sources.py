@@ -4,7 +4,6 @@ Places are asked in one order: an archive dropped into `data/`, `TLHELPERS_MIRRO
 """
 
 import importlib.util
-import zipfile
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
 
@@ -28,21 +27,35 @@ def prepare_images(study):
     """
     if study.drawn:
         return drawings.draw_study(study)
-    found = find_archives(study)
-    if found[0].is_dir():
-        return layouts.find_image_folder(found[0], study)
+    refused = {}
+    while True:
+        found = find_archives(study, refused)
+        if found[0].is_dir():
+            return layouts.find_image_folder(found[0], study)
+        try:
+            return layouts.find_image_folder(_extract(found, study), study)
+        except BadArchiveError as error:
+            if found[0] not in _dropped_archives():
+                raise
+            refused[found[0]] = _why_refused(found[0], error)
+
+
+def _extract(found, study):
+    """The folder of what some archives hold: extracted once, and anew where some of it is gone."""
     key = files.sha256_of_text("\n".join(files.sha256_of(path) for path in found))[:16]
     destination = settings.home_folder() / "images" / key
-    if not destination.is_dir():
+    if not files.is_whole(destination):
         archives.extract_archives(found, destination, study)
-    return layouts.find_image_folder(destination, study)
+    return destination
 
 
-def find_archives(study):
+def find_archives(study, refused=None):
     """Asks every source for what a study comes in, in the order of this module's first lines.
 
     Args:
         study: Study.
+        refused: dict or None. From a dropped archive that cannot be taken to the reason, in words; those are passed
+            over, and what else cannot be taken is added.
 
     Returns:
         list of Path. The verified archives, or the one folder of what is already extracted.
@@ -53,9 +66,15 @@ def find_archives(study):
     """
     if study.folder:
         return [study.folder]
+    refused = {} if refused is None else refused
     for candidate in _dropped_archives():
-        if is_archive_of(candidate, study):
+        if candidate in refused:
+            continue
+        try:
+            archives.check_archive(candidate, study)
             return [candidate]
+        except (BadArchiveError, OSError) as error:
+            refused[candidate] = _why_refused(candidate, error)
     own = [folder / study.name for folder in settings.drop_folders() if (folder / study.name).is_dir()]
     if own:
         return own[:1]
@@ -67,7 +86,7 @@ def find_archives(study):
     except BadArchiveError:
         raise
     except Exception as error:  # kagglehub raises what its HTTP library raises
-        raise MissingDataError(_how_to_provide(study, error)) from error
+        raise MissingDataError(_how_to_provide(study, error, refused)) from error
     for path, (name, checksum) in zip(found, study.archives.items(), strict=True):
         if checksum and files.sha256_of(path) != checksum:
             raise BadArchiveError(f"{name} has the SHA-256 {checksum}. Received: {str(path)!r}, which is another file")
@@ -102,22 +121,6 @@ def find_tables(study, folder):
     return cached
 
 
-def is_archive_of(path, study):
-    """Whether a ZIP holds at least one image of every class of a study, under any file name."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [PurePosixPath(name) for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError):
-        return False
-    folders = {member.parent.name for member in members if member.suffix}
-    if study.tables:
-        tables = {Path(study.tables.pattern.format(part=part, fold=0)).name for part in study.tables.parts}
-        return study.tables.images in folders and tables <= {member.name for member in members}
-    if study.pixel_table and study.pixel_table.name in {member.name for member in members}:
-        return True
-    return set(study.class_names) <= folders
-
-
 def _download_from_kaggle(study):
     """The folder kagglehub keeps a data set in; noted down, since kagglehub itself asks the network where it is."""
     note = settings.home_folder() / "downloads" / f"kaggle-{study.name}.txt"
@@ -143,7 +146,7 @@ def _download_extracted(study):
 def _export_from_tfds(study):
     """Writes the images of a data set in TensorFlow Datasets into a folder, as they were, under their own names."""
     destination = settings.home_folder() / "images" / f"{study.name}-tfds"
-    if destination.is_dir():
+    if files.is_whole(destination):
         return destination
     import tensorflow_datasets
 
@@ -165,16 +168,15 @@ def _download_archive(study, name):
 
 
 def _dropped_archives():
-    return [path for folder in settings.drop_folders() for path in sorted(folder.glob("*.zip"))]
+    """The ZIP files that a reader dropped, nearest first."""
+    entries = (path for folder in settings.drop_folders() for path in sorted(folder.glob("*")))
+    return [path for path in entries if path.suffix.lower() == ".zip" and path.is_file()]
 
 
-def _why_refused(path, study):
-    """Why a dropped archive is not the one a study needs, in a few words."""
-    try:
-        archives.check_is_zip(path)
-    except BadArchiveError as error:
-        return str(error).split(" Received:")[0]
-    return f"it lacks some of the folders {list(study.class_names)}."
+def _why_refused(path, error):
+    """Why a dropped archive was not taken, on one line, without what the line says of the file already."""
+    why = str(error).split(" Received: archive=")[0].removesuffix(f" in {str(path)!r}")
+    return " ".join(why.split())
 
 
 def _dropped_file(name):
@@ -185,8 +187,8 @@ def _dropped_file(name):
     return next((path for path in found if path.is_file()), None)
 
 
-def _how_to_provide(study, error):
-    refused = "".join(f"\n  {path} was not taken: {_why_refused(path, study)}" for path in _dropped_archives())
+def _how_to_provide(study, error, refused):
+    refused = "".join(f"\n  {path} was not taken: {why}" for path, why in refused.items())
     names = ", ".join(Path(name).name for name in study.archives)
     if study.kaggle:
         page, helper = f"https://www.kaggle.com/datasets/{study.kaggle}", "kagglehub can fetch it"

@@ -71,7 +71,7 @@ format: $(READY) ## format code and strip notebooks
 	$(BIN)/nbstripout book/*.ipynb
 
 serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
-	$(BIN)/python -m http.server $(PORT) --protocol HTTP/1.1 --bind 127.0.0.1 --directory _build/html
+	$(BIN)/python -m tlhelpers.serving $(PORT)
 
 pdf: $(READY) ## print the built book into one PDF file (needs Chromium)
 	$(BIN)/python -m tlhelpers.pdf

@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
 import tlhelpers
-from tlhelpers import build, chapters, pdf
+from tlhelpers import build, chapters, pdf, serving
 
 BROWSER = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -54,7 +54,7 @@ def list_pages():
 @pytest.fixture(scope="session")
 def address(site):
     """The address of the site, served on this machine as `make serve` does."""
-    with pdf.serve(site) as address:
+    with serving.serve(site) as address:
         yield address
 
 

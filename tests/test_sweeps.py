@@ -75,6 +75,19 @@ def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypa
     assert "no such fold" in capsys.readouterr().err
 
 
+def test_a_part_of_no_name_is_an_error_that_lists_the_names_and_runs_nothing(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sweeps.SWEEPS, "models", sweeps.Sweep(lambda: plan((0, 1)), "."))
+    monkeypatch.setattr(sweeps.settings, "records_folder", lambda: tmp_path)
+    assert sweeps.main(["models", "--jobs", "1", "--only", "seeed-1"]) == 1
+    shown = capsys.readouterr()
+    name = plan()[0,].name.removesuffix("/seed-0")
+    assert shown.err == (
+        f"Stopped: --only is a part of the name of an experiment, one of [{name!r}]. Received: 'seeed-1'\n"
+    )
+    assert shown.out == ""
+    assert trained == []
+
+
 def test_the_committed_records_of_a_sweep_stand_under_their_cells_and_missing_ones_are_left_out(
     trained, tmp_path, monkeypatch
 ):

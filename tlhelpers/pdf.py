@@ -3,16 +3,12 @@
 python -m tlhelpers.pdf
 """
 
-import contextlib
-import functools
 import shutil
 import sys
 import tempfile
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tlhelpers import build, files, settings, staging
+from tlhelpers import build, files, serving, settings, staging
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "transfer-learning-in-cnns.pdf"
@@ -27,24 +23,6 @@ SHOW_ALL = """async () => {
     }
     await Promise.all([...document.images].map((picture) => picture.decode().catch(() => null)));
 }"""
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files as `make serve` does, and keeps no log."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        """Says nothing."""
-
-
-@contextlib.contextmanager
-def serve(site):
-    """Serves the folder of a site on this machine, and yields its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(site))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def print_book(site, destination, pages, *, browser=None):
@@ -72,7 +50,7 @@ def print_book(site, destination, pages, *, browser=None):
     if browser is None:
         raise FileNotFoundError(f"Pages are printed by one of {BROWSERS}. Received: none of them is installed")
     writer = PdfWriter()
-    with serve(site) as address, sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+    with serving.serve(site) as address, sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = chromium.new_page(color_scheme="light")
         for name in files.progress(pages, description="Printing", unit="page"):

@@ -134,6 +134,11 @@ def _attempt(experiment, folder, threads):
     return experiment.name, time.perf_counter() - started, None
 
 
+def _list_names(names):
+    """Names of experiments without their seeds, so that they fit a screen."""
+    return sorted({name.rpartition("/")[0] for name in names})
+
+
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tlhelpers.sweeps", description=__doc__.splitlines()[0])
@@ -146,8 +151,13 @@ def main(arguments=None):
     plan, place = SWEEPS[options.sweep]
     planned = {cell: experiment for cell, experiment in plan().items() if options.only in experiment.name}
     try:
+        if not planned:
+            names = _list_names(experiment.name for experiment in plan().values())
+            raise ValueError(
+                f"--only is a part of the name of an experiment, one of {names}. Received: {options.only!r}"
+            )
         run_sweep(planned, settings.records_folder() / place, jobs=options.jobs, cluster=options.cluster)
-    except SweepError as error:
+    except (SweepError, OSError, ValueError) as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
     return 0

@@ -4,6 +4,7 @@ import io
 import os
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import files, layouts, loaders, manifest, settings, sources, splits, studies
+from tlhelpers import duplicates, files, layouts, loaders, manifest, settings, splits, studies
 from tlhelpers.manifest import build_manifest, fingerprint, inspect_image, load_manifest
 from tlhelpers.splits import split_manifest
 from tlhelpers.studies import Place
@@ -120,7 +121,7 @@ def test_decoder_that_gives_up_makes_a_verdict_and_no_crash(tmp_path):
     start = content.index(b"mdat") + 4
     facts = inspect(tmp_path, content[:start] + bytes(len(content) - start))
     assert facts["verdict"] == "unreadable"
-    assert "Failed to decode" in facts["reason"]
+    assert "an AVIF picture that is damaged" in facts["reason"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,9 @@ def test_unusual_image_is_written_anew_as_rgb(tmp_path, content, name, reason):
     facts = inspect(tmp_path, content, name)
     assert facts["verdict"] == "converted"
     assert facts["reason"] == reason
-    assert facts["readable_path"] == str(settings.home_folder() / "converted" / f"{facts['sha256']}.png")
+    assert facts["readable_path"] == str(
+        settings.home_folder() / "converted" / f"{facts['sha256']}-{manifest.READER_VERSION}.png"
+    )
     with Image.open(facts["readable_path"]) as converted:
         assert (converted.mode, converted.format, converted.size) == ("RGB", "PNG", (72, 72))
 
@@ -219,7 +222,7 @@ def test_manifest_has_one_row_per_file_in_label_order(tmp_path):
 
 def test_manifest_points_to_the_converted_copy(tmp_path):
     table = build(tmp_path, {"daisy/1.jpg": encode(draw_flower("daisy", 1), "GIF"), "rose/1.jpg": JPEG})
-    converted = settings.home_folder() / "converted" / f"{table.loc['daisy/1.jpg', 'sha256']}.png"
+    converted = settings.home_folder() / "converted" / f"{table.loc['daisy/1.jpg', 'sha256']}-{manifest.READER_VERSION}.png"
     assert table.loc["daisy/1.jpg", ["path", "verdict", "label"]].tolist() == [str(converted), "converted", "daisy"]
     assert converted.is_file()
 
@@ -285,7 +288,7 @@ def test_near_duplicates_need_both_hashes():
     near, far = blank.copy(), blank.copy()
     near[:, :8] = True
     far[0, -9:] = True
-    assert manifest.group_duplicates(["a", "b", "c"], [blank, near, far]).tolist() == [0, 0, 1]
+    assert duplicates.group_duplicates(["a", "b", "c"], [blank, near, far]).tolist() == [0, 0, 1]
 
 
 def test_near_duplicates_are_found_across_blocks_of_comparison(monkeypatch):
@@ -294,15 +297,15 @@ def test_near_duplicates_are_found_across_blocks_of_comparison(monkeypatch):
         hashes[second] = hashes[first].copy()
         hashes[second][:, :5] ^= True
     names = [str(index) for index in range(30)]
-    whole = manifest.group_duplicates(names, hashes)
+    whole = duplicates.group_duplicates(names, hashes)
     assert [whole[a] == whole[b] for a, b in ((0, 29), (3, 4), (11, 17), (0, 3))] == [True, True, True, False]
-    monkeypatch.setattr(manifest, "COMPARED_AT_ONCE", 7)
-    assert manifest.group_duplicates(names, hashes).tolist() == whole.tolist()
+    monkeypatch.setattr(duplicates, "COMPARED_AT_ONCE", 7)
+    assert duplicates.group_duplicates(names, hashes).tolist() == whole.tolist()
 
 
 def test_without_near_duplicates_identical_files_alone_are_grouped():
     hash_of_all = np.zeros((2, 64), bool)
-    groups = manifest.group_duplicates(["a", "b", "a"], [hash_of_all] * 3, near_duplicate_bits=None)
+    groups = duplicates.group_duplicates(["a", "b", "a"], [hash_of_all] * 3, near_duplicate_bits=None)
     assert groups.tolist() == [0, 1, 0]
 
 
@@ -335,11 +338,11 @@ def test_perceptual_hash_is_left_out_where_it_is_not_wanted(tmp_path):
 
 def test_chain_of_near_duplicates_is_one_group():
     hashes = [np.arange(128).reshape(2, 64) % 64 < 8 * step for step in range(3)]
-    assert manifest.group_duplicates(["a", "b", "c"], hashes).tolist() == [0, 0, 0]
+    assert duplicates.group_duplicates(["a", "b", "c"], hashes).tolist() == [0, 0, 0]
 
 
 def test_unreadable_files_are_grouped_by_their_bytes_alone():
-    assert manifest.group_duplicates(["x", "y", "x"], [None, None, None]).tolist() == [0, 1, 0]
+    assert duplicates.group_duplicates(["x", "y", "x"], [None, None, None]).tolist() == [0, 1, 0]
 
 
 @pytest.fixture
@@ -417,21 +420,146 @@ def test_manifest_is_built_once_and_read_back_equal(flowers, builds):
     assert second["verdict"].value_counts().to_dict() == {"ok": 10, "empty": 1, "converted": 1}
 
 
-@pytest.mark.usefixtures("archive")
-def test_manifest_is_built_anew_when_a_file_changes(flowers, builds):
-    path = load_manifest(flowers)["path"][0]
+@pytest.fixture
+def own(tmp_path):
+    """A folder of one's own with two classes of five flowers."""
+    return fill(
+        tmp_path / "own", {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in TWO_CLASSES for i in range(5)}
+    )
+
+
+def test_manifest_is_built_anew_when_a_file_changes(own, builds):
+    path = load_manifest(studies.describe_folder(own))["path"][0]
     with open(path, "wb") as stream:
         stream.write(b"")
-    assert load_manifest(flowers)["verdict"][0] == "empty"
+    assert load_manifest(studies.describe_folder(own))["verdict"][0] == "empty"
     os.utime(path, ns=(0, 0))
-    load_manifest(flowers)
+    load_manifest(studies.describe_folder(own))
     assert len(builds) == 3
 
 
-@pytest.mark.usefixtures("archive")
-def test_manifest_is_built_anew_when_a_file_is_added(flowers, builds):
-    first = load_manifest(flowers)
-    folder = sources.prepare_images(flowers)
-    (folder / "tulip" / "new.jpg").write_bytes(encode(draw_flower("tulip", 50)))
-    assert len(load_manifest(flowers)) == len(first) + 1
+def test_manifest_is_built_anew_when_a_file_is_added(own, builds):
+    study = studies.describe_folder(own)
+    first = load_manifest(study)
+    (own / "rose" / "new.jpg").write_bytes(encode(draw_flower("rose", 50)))
+    assert len(load_manifest(study)) == len(first) + 1
     assert len(builds) == 2
+
+
+def test_pictures_written_anew_that_a_cleaner_took_away_are_written_again(own):
+    (own / "rose" / "moving.gif").write_bytes(encode(draw_flower("rose", 9), "GIF"))
+    study = studies.describe_folder(own)
+    load_manifest(study)
+    for path in (settings.home_folder() / "converted").iterdir():
+        path.unlink()
+    assert all(Path(path).is_file() for path in load_manifest(study)["path"])
+
+
+@pytest.mark.parametrize("names", [("0", "001"), ("True", "NA"), ("1e3", "null"), ("nan", "None")])
+def test_classes_whose_names_read_as_numbers_are_text_from_the_cache_too(tmp_path, names):
+    fill(
+        tmp_path / "own",
+        {f"{name}/{i}.jpg": encode(draw_flower("rose", 7 * k + i)) for k, name in enumerate(names) for i in range(2)},
+    )
+    study = studies.describe_folder(tmp_path / "own")
+    for _ in range(2):
+        manifest_ = load_manifest(study)
+        assert sorted(set(manifest_["label"])) == sorted(names)
+
+
+def test_hidden_and_system_folders_are_left_out_inside_a_class(own):
+    for hidden in (".ipynb_checkpoints", "@eaDir", "__MACOSX", ".thumbnails"):
+        fill(own, {f"rose/{hidden}/1.jpg": JPEG})
+    assert len(load_manifest(studies.describe_folder(own))) == 10
+
+
+def test_names_that_are_not_utf8_are_read_and_shown_escaped(own):
+    (own / "rose").rename(os.fsdecode(os.fsencode(own) + b"/bl\xfchend"))
+    study = studies.describe_folder(own)
+    assert study.class_names == ("bl\\xfchend", "daisy")
+    table = load_manifest(study)
+    assert set(table["verdict"]) == {"ok", "converted"}
+    assert all(files.is_text(path) and loaders.can_read(path) for path in table["path"])
+
+
+def bytes_of_tiff(values):
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "TIFF")
+    return stream.getvalue()
+
+
+def test_float_pictures_keep_their_negative_half_and_one_nan_costs_one_pixel(tmp_path):
+    values = np.tile(np.linspace(-100, 100, 32, dtype=np.float32), (32, 1))
+    values[0, 0] = np.nan
+    facts = inspect(tmp_path, bytes_of_tiff(values), "a.tif")
+    with Image.open(facts["readable_path"]) as converted:
+        row = np.asarray(converted)[1, :, 0].astype(int)
+    np.testing.assert_allclose(row, np.linspace(0, 255, 32), atol=1.01)
+
+
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
+def test_a_damaged_note_leaves_a_good_picture_readable(tmp_path, suffix):
+    content = encode(ROSE, suffix, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + NOISE)
+    facts = inspect(tmp_path, content, f"a.{suffix.lower()}")
+    assert facts["verdict"] in ("ok", "converted")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + NOISE, "a.HEIC", "HEIC"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + NOISE, "a.mov", "film"),
+        (b"%PDF-1.7\n" + NOISE, "a.pdf", "PDF"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "a.svg", "SVG"),
+        (b"8BPS\0\1" + NOISE, "a.psd", "PSD"),
+        (b"II*\0" + NOISE, "a.NEF", "raw file"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_names_with_what_to_do(tmp_path, content, name, words):
+    facts = inspect(tmp_path, content, name)
+    assert facts["verdict"] == "unreadable"
+    assert words in facts["reason"]
+    assert "export" in facts["reason"] or "take single pictures" in facts["reason"]
+
+
+def test_heic_of_a_phone_is_read(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(ROSE)).save(stream, quality=90)
+    facts = inspect(tmp_path, stream.getvalue(), "IMG_1.HEIC")
+    assert (facts["verdict"], facts["width"]) == ("converted", 72)
+    assert loaders.can_read(facts["readable_path"])
+
+
+# Near duplicates of one's own pictures
+
+
+def alike_pictures(class_colour, index):
+    values = np.full((32, 32, 3), class_colour, np.uint8)
+    return encode(values + np.random.default_rng(index).integers(0, 9, (1, 1, 3)).astype(np.uint8), "PNG")
+
+
+def test_pictures_that_hashes_cannot_tell_apart_cast_doubt_on_the_hash_and_are_kept(tmp_path, capsys):
+    colours = {"red": (200, 10, 10), "blue": (10, 10, 200)}
+    fill(
+        tmp_path / "own",
+        {
+            f"{name}/{i}.png": alike_pictures(colour, i + 50 * (name == "red"))
+            for name, colour in colours.items()
+            for i in range(8)
+        },
+    )
+    table = load_manifest(studies.describe_folder(tmp_path / "own"))
+    assert set(table["verdict"]) == {"ok"}
+    assert "against the method" in capsys.readouterr().out
+    off = load_manifest(studies.describe_folder(tmp_path / "own", near_duplicates="off"))
+    assert set(off["verdict"]) == {"ok"}
+
+
+def test_a_picture_and_its_copy_of_another_quality_under_two_classes_are_left_out(own):
+    (own / "daisy" / "copy.jpg").write_bytes(encode(ROSE, quality=60))
+    table = load_manifest(studies.describe_folder(own))
+    assert sorted(Path(path).name for path in table.loc[table["verdict"] == "two_classes", "path"]) == [
+        "0.jpg",
+        "copy.jpg",
+    ]

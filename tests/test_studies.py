@@ -138,15 +138,67 @@ def test_a_folder_of_ones_own_becomes_a_study_of_its_subfolders(tmp_path):
         (tmp_path / "leaves" / name).mkdir(parents=True)
     (tmp_path / "leaves" / "notes.txt").touch()
     study = studies.describe_folder(tmp_path / "leaves", image_size=96)
-    assert (study.name, study.class_names, study.image_size) == ("leaves", ("birch", "oak"), 96)
+    assert (study.title, study.class_names, study.image_size) == ("leaves", ("birch", "oak"), 96)
     assert study.folder == tmp_path / "leaves"
     assert not study.drawn
 
 
+def test_folders_of_one_name_are_told_apart_by_their_contents_and_shown_by_their_name(tmp_path):
+    for place, content in (("one", "a"), ("two", "b"), ("three", "a")):
+        for label in ("oak", "birch"):
+            (tmp_path / place / "flowers" / label).mkdir(parents=True)
+            (tmp_path / place / "flowers" / label / "1.jpg").write_text(content)
+    one, two, three = (studies.describe_folder(tmp_path / place / "flowers") for place in ("one", "two", "three"))
+    assert one.name != two.name
+    assert one.name == three.name
+    assert one.title == two.title == "flowers"
+    assert one.name not in STUDIES
+
+
+def make_files(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("inner", ["", "flowers/"])
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [("train", "test"), ("Training", "VALID"), ("training_set", "test_set"), ("seg_train", "Testing")],
+)
+def test_folders_of_parts_are_official_parts(tmp_path, inner, train, held):
+    names = [f"{inner}{part}/{label}/1.jpg" for part in (train, held) for label in ("oak", "birch")]
+    study = studies.describe_folder(make_files(tmp_path / "p", names))
+    assert study.class_names == ("birch", "oak")
+    assert list(study.places) == ["train", "test"]
+    assert study.places["train"].of("oak") == f"{train}/oak"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("train/oak/1", "train/birch/1", "test/oak/1"), r"Missing: \{'test': \['birch'\]\}"),
+        (("train/oak/1", "train/birch/1", "other/1"), r"\['train'\] beside \['other'\]"),
+        (("train/1", "test/1"), "none below them"),
+        (("val/oak/1", "val/birch/1", "test/oak/1", "test/birch/1"), "one for training"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_with_the_reason(tmp_path, names, message):
+    with pytest.raises(ValueError, match=message):
+        studies.describe_folder(make_files(tmp_path / "p", names))
+
+
+@pytest.mark.parametrize("folder", ["", None, 3, "/no/where"])
+def test_what_is_no_folder_is_refused(folder):
+    with pytest.raises(ValueError, match=r"stand in a folder.*Received"):
+        studies.describe_folder(folder)
+
+
 @pytest.mark.parametrize("inner", [(), ("oak",)])
 def test_a_folder_with_fewer_than_two_classes_is_refused_with_what_is_there(tmp_path, inner):
-    for name in inner:
-        (tmp_path / "leaves" / name).mkdir(parents=True)
+    for name in ("", *inner):
+        (tmp_path / "leaves" / name).mkdir(parents=True, exist_ok=True)
     with pytest.raises(
         ValueError, match=rf"at least two subfolders.*Received: .*leaves' .*{re.escape(str(list(inner)))}"
     ):

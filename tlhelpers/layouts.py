@@ -1,10 +1,25 @@
 """Where the images of a study stand in its folder: class by class, and official part by official part."""
 
+import collections
+import re
+import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
+from tlhelpers import files
+
 COLUMNS = ("path", "label", "part")
+
+
+# How folders of official parts are called, in small letters and without what says that they are folders of pictures.
+PART_NAMES = {
+    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
+}
+FOLDER_WORDS = {"set", "data", "dataset", "images", "imgs", "pictures", "photos", "split", "part", "seg"}
 
 
 class BadArchiveError(ValueError):
@@ -28,7 +43,7 @@ def find_image_folder(folder, study):
     if study.tables:
         wanted = [study.tables.images]
     else:
-        wanted = [place.folder.format(label=name) for place in study.places.values() for name in study.class_names]
+        wanted = [place.of(name) for place in study.places.values() for name in study.class_names]
     for candidate in _folders_shallowest_first(folder):
         if all((candidate / name).is_dir() for name in wanted):
             return candidate
@@ -67,14 +82,173 @@ def list_images(folder, study, *, tables_folder=None):
     folder = Path(folder)
     if study.tables:
         return _list_by_tables(folder, study, Path(tables_folder or folder))
+    found = _files_by_folder(folder, {place.of(study.class_names[0]).count("/") + 1 for place in study.places.values()})
     rows = [
         (path, label, part)
         for part, place in study.places.items()
         for label in study.class_names
-        for path in sorted((folder / place.folder.format(label=label)).rglob(f"{place.begins}*"))
-        if path.is_file() and not path.name.startswith(".")
+        for path in sorted(found[place.of(label)])
+        if path.name.startswith(place.begins)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _files_by_folder(folder, depths):
+    """The files below the folders at some depths: dict from such a folder's path below `folder` to a list of Path."""
+    found = collections.defaultdict(list)
+    for path in files.walk_files(folder):
+        parts = path.relative_to(folder).parts
+        for depth in depths:
+            if len(parts) > depth:
+                found["/".join(parts[:depth])].append(path)
+    return found
+
+
+class Layout(NamedTuple):
+    """What the folders below a folder stand for.
+
+    Args:
+        folder: Path. The folder below which they stand, itself or one inside.
+        class_names: tuple of str. The classes, sorted.
+        folders: dict from an official part, `""` where there are none, to a dict from a class to its folder, str
+            below `folder` with slashes.
+    """
+
+    folder: Path
+    class_names: tuple
+    folders: dict
+
+
+def recognise_layout(folder):
+    """Finds classes, and official parts where there are some, in a folder that nobody has described.
+
+    Classes are subfolders. Official parts are recognised by their names, in any case, above or below the classes; a
+    validation part without a test part is the test part. The folder may hold one folder more around them.
+
+    Args:
+        folder: Path.
+
+    Returns:
+        Layout.
+
+    Raises:
+        ValueError: when there are fewer than two classes, or parts do not hold the same classes.
+    """
+    layout = _layout_of(folder)
+    if len(layout.class_names) < 2:
+        inner = [path.name for path in _subfolders(folder)]
+        below = _subfolders(folder / inner[0]) if len(inner) == 1 else []
+        hint = f" Below it stand {_shown(below)}: is that the folder?" if len(below) > 1 else ""
+        raise ValueError(
+            "Pictures of one's own stand in a folder with at least two subfolders, one for each class. "
+            f"Received: {files.shown_name(folder)!r} with the subfolders {_shown(_subfolders(folder))}.{hint}"
+        )
+    return layout
+
+
+def _layout_of(folder):
+    inner = _subfolders(folder)
+    if len(inner) == 1 and not _part_of(inner[0]) and any(map(_part_of, _subfolders(inner[0]))):
+        return _layout_of(inner[0])
+    parts = [path for path in inner if _part_of(path) and _subfolders(path)]
+    if parts:
+        return _layout_of_parts(folder, inner)
+    if inner and all(map(_part_of, inner)):
+        raise ValueError(
+            "The folders of official parts hold one subfolder for each class; name the folders of classes otherwise. "
+            f"Received: {files.shown_name(folder)!r} with the subfolders {_shown(inner)} and none below them"
+        )
+    below = {path: _subfolders(path) for path in inner}
+    if inner and all(found and all(map(_part_of, found)) for found in below.values()):
+        return _check_parts(folder, [(part, path) for path in inner for part in below[path]])
+    return _as_layout(folder, {"": {_class_name(path): path for path in _without_twins(inner)}})
+
+
+def _layout_of_parts(folder, inner):
+    others = [path for path in inner if not (_part_of(path) and _subfolders(path))]
+    if others:
+        raise ValueError(
+            "A folder holds classes, or official parts (train, validation, test) that hold the classes, and not both. "
+            "Move away or rename what is neither, or give the folder of one part. "
+            f"Received: {files.shown_name(folder)!r} with {_shown(sorted(set(inner) - set(others)))} beside "
+            f"{_shown(others)}, which hold no classes"
+        )
+    return _check_parts(folder, [(path, label) for path in inner for label in _subfolders(_innermost(path))])
+
+
+def _check_parts(folder, found):
+    """The layout of pairs of a part's folder and a class's folder, of which one stands in the other."""
+    folders = collections.defaultdict(dict)
+    for part, label in found:
+        place = max(part, label, key=lambda path: len(path.parts))
+        name, kind = _class_name(label), _part_of(part)
+        if name in folders[kind]:
+            raise ValueError(
+                "A part has one folder for each class. "
+                f"Received: {_shown([folders[kind][name], place], folder)} for the class {name!r} of the part {kind!r}"
+            )
+        folders[kind][name] = place
+    names = {name for inner in folders.values() for name in inner}
+    missing = {part: sorted(names - set(inner)) for part, inner in folders.items() if names - set(inner)}
+    if missing:
+        raise ValueError(
+            "Every official part holds every class, under the same name. "
+            f"Missing: {missing}. Received: {files.shown_name(folder)!r} with the classes {sorted(names)}"
+        )
+    if "train" not in folders:
+        raise ValueError(
+            "Among official parts is one for training, such as 'train'. "
+            f"Received: {files.shown_name(folder)!r} with {sorted(folders)}"
+        )
+    if set(folders) == {"train"}:
+        return _as_layout(folder, {"": folders["train"]})
+    if "test" not in folders:
+        folders["test"] = folders.pop("validation")
+    return _as_layout(folder, {part: folders[part] for part in ("train", "validation", "test") if part in folders})
+
+
+def _as_layout(folder, folders):
+    names = tuple(sorted(next(iter(folders.values()))))
+    inner = {
+        part: {name: path.relative_to(folder).as_posix() for name, path in found.items()}
+        for part, found in folders.items()
+    }
+    return Layout(folder, names, inner)
+
+
+def _subfolders(folder):
+    """The folders in a folder, sorted, hidden ones left out."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not files.is_hidden(path.name))
+
+
+def _innermost(part):
+    """A part's folder, or the one of the same part that it holds alone, as archives are packed."""
+    inner = _subfolders(part)
+    return _innermost(inner[0]) if len(inner) == 1 and _part_of(inner[0]) == _part_of(part) else part
+
+
+def _part_of(path):
+    """The official part that a folder's name stands for, or None."""
+    words = [word for word in re.split(r"[^a-z]+", path.name.lower()) if word and word not in FOLDER_WORDS]
+    return PART_NAMES.get(words[0]) if len(words) == 1 else None
+
+
+def _class_name(path):
+    """A class's name: text in one form of Unicode, with what cannot be shown escaped."""
+    return unicodedata.normalize("NFC", files.shown_name(path.name))
+
+
+def _without_twins(paths):
+    """The same folders, of which no two have names that look the same."""
+    counted = collections.Counter(map(_class_name, paths))
+    twins = [name for name, count in counted.items() if count > 1]
+    if twins:
+        raise ValueError(f"Classes have different names. Received: several folders that are all called {twins}")
+    return paths
+
+
+def _shown(paths, folder=None):
+    return [files.shown_name(path.relative_to(folder) if folder else path.name) for path in paths]
 
 
 def missing_tables(folder, tables):

@@ -1,19 +1,33 @@
 """One table: what each study is."""
 
+import os
+import re
+import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
-from tlhelpers import settings
+from tlhelpers import files, inputs, layouts, settings
 
 
 class Place(NamedTuple):
-    """Where images of one class stand: below `folder`, which holds `{label}`, in files whose names begin so."""
+    """Where images of one class stand.
+
+    Args:
+        folder: str. The folder below which they stand, with `{label}`.
+        begins: str. How their names begin.
+        folders: dict from a class to its folder where that is called otherwise.
+    """
 
     folder: str
     begins: str = ""
+    folders: dict = {}  # noqa: RUF012
+
+    def of(self, label):
+        """The folder of one class, below that of the study."""
+        return self.folders.get(label) or self.folder.format(label=label)
 
 
 class Tables(NamedTuple):
@@ -59,6 +73,8 @@ class PixelTable(NamedTuple):
 
 
 NEAR_DUPLICATE_BITS = 8
+NEAR_DUPLICATES = ("auto", "on", "off")
+BY_HASH = "by hash"  # how the book's own studies find near duplicates, whatever their number
 ANYWHERE = {"": Place("{label}")}  # one folder per class, no official parts
 
 
@@ -87,6 +103,7 @@ class Study:
         label_names: tuple of str. What an archive of numbered labels means by 0, 1, and so on; none for folders.
         near_duplicate_bits: int or None. How many of 64 bits the perceptual hashes of near duplicates differ in;
             None where so little is shown that such hashes cannot tell two things apart.
+        near_duplicates: str. `BY_HASH`, or one of `NEAR_DUPLICATES`, see `describe_folder`.
         validation_count: int or None. Images that the source cut from its training part for validation.
         backbone: str or None. The pretrained network the source used, a key of `models.BACKBONES`.
         unfrozen: int or None. How many layers, counted from the end, the source's fine-tuning let move.
@@ -117,6 +134,7 @@ class Study:
     pixel_table: PixelTable | None = None
     label_names: tuple = ()
     near_duplicate_bits: int | None = NEAR_DUPLICATE_BITS
+    near_duplicates: str = BY_HASH
     validation_count: int | None = None
     backbone: str | None = None
     unfrozen: int | None = None
@@ -127,6 +145,8 @@ class Study:
     @property
     def pictures(self):
         """What the pictures are, in words."""
+        if self.folder:
+            return self.shows
         return f"drawn {self.shows}" if self.drawn else f"photographs of {self.shows}"
 
     @property
@@ -309,40 +329,91 @@ def get_study(name, *, drawn=False):
     )
 
 
-def describe_folder(folder, image_size=224):
+def describe_folder(folder, image_size=224, *, near_duplicates="auto", title=None):
     """A study of one's own pictures, which stand in one folder for each class.
 
+    Folders called `train`, `validation` or `test`, in these or other usual words, are official parts that hold the
+    classes. A folder is known by what is in it: two of one name share nothing.
+
     Args:
-        folder: Path. Its subfolders are the classes; what they hold is looked at when the study is opened.
+        folder: Path. Its subfolders are the classes, or official parts with the classes inside.
         image_size: int. Side of the square network input, pixels.
+        near_duplicates: str. `"on"` keeps pictures that look nearly the same in one part and leaves out those that
+            stand under two classes; `"off"` does so with identical files alone; `"auto"` is on, unless so many look
+            the same that the method is to be doubted.
+        title: str or None. How pages call it. None means the folder's name.
 
     Returns:
-        Study. Named after the folder.
+        Study. Its name is the folder's with a digest of its files.
 
     Raises:
-        ValueError: when there are fewer than two subfolders.
+        ValueError: when there is no such folder, it has fewer than two classes, parts do not hold the same classes,
+            or an argument is out of range.
     """
-    folder = Path(folder).expanduser().resolve()
-    inner = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    class_names = tuple(name for name in inner if not name.startswith("."))
-    if len(class_names) < 2:
+    if near_duplicates not in NEAR_DUPLICATES:
         raise ValueError(
-            "Pictures of one's own stand in a folder with at least two subfolders, one for each class. "
-            f"Received: {str(folder)!r} with the subfolders {list(class_names)}"
+            f"Near duplicates are looked for as one of {list(NEAR_DUPLICATES)}. "
+            f"Received: near_duplicates={near_duplicates!r}"
         )
+    image_size = inputs.check_image_size(image_size)
+    given = _check_folder(folder)
+    layout = layouts.recognise_layout(given)
+    name = files.shown_name(given.name)
+    shown = re.sub(r"[^\w.-]+", "-", name)[:40]
     return Study(
-        name=folder.name,
-        title=folder.name,
-        shows=folder.name,
-        class_names=class_names,
+        name=f"{shown}-{digest_of_folder(layout.folder)[:12]}",
+        title=title or name,
+        shows=title or f"pictures in the folder {name!r}",
+        class_names=layout.class_names,
         archives={},
-        folder=folder,
+        folder=layout.folder,
+        places={part: Place("{label}", folders=folders) for part, folders in layout.folders.items()},
+        near_duplicates=near_duplicates,
         image_size=image_size,
         drawn_size=image_size,
         backbone="mobilenetv2_100",
         published_count=0,
         published_test_count=0,
     )
+
+
+def digest_of_folder(folder):
+    """Names a folder by its contents: which files it holds under which names, wherever it stands.
+
+    Args:
+        folder: Path.
+
+    Returns:
+        str, 64 hexadecimal digits. Kept until a file changes.
+    """
+    state = files.sha256_of_text(f"{files.shown_name(folder)} {files.state_of_folder(folder)}")
+    kept = settings.home_folder() / "folders" / f"{state}.txt"
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    facts = []
+    for path in files.progress(list(files.walk_files(folder)), description="Reading files"):
+        try:
+            content = files.sha256_of(path)
+        except OSError:  # it gets a verdict when the study is opened
+            content = "unreadable"
+        facts.append(f"{files.shown_name(path.relative_to(folder))} {content}")
+    digest = files.sha256_of_text("\n".join(facts))
+    files.write_text(kept, digest)
+    return digest
+
+
+def _check_folder(folder):
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise ValueError(f"Pictures of one's own stand in a folder, given as its path. Received: folder={folder!r}")
+    path = Path(folder).expanduser().resolve()
+    shown = files.shown_name(path)
+    if path.is_file() and zipfile.is_zipfile(path):
+        raise ValueError(f"Pictures of one's own stand in a folder: unpack the archive first. Received: {shown!r}")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"Pictures of one's own stand in a folder, and this is a file. Received: {shown!r}")
+    if not path.is_dir():
+        raise ValueError(f"Pictures of one's own stand in a folder that is there. Received: {shown!r}")
+    return path
 
 
 def published_numbers(study):

@@ -56,6 +56,22 @@ def test_home_is_the_platforms_cache_folder_by_default(monkeypatch, value):
     assert settings.home_folder() == Path(platformdirs.user_cache_dir("tlhelpers"))
 
 
+def test_a_relative_home_is_that_of_the_working_folder_and_named_whole(monkeypatch):
+    monkeypatch.setenv("TLHELPERS_HOME", "cache")
+    assert settings.home_folder() == Path.cwd() / "cache"
+
+
+@pytest.mark.parametrize("value", ["", "~/cache", "~nobody-of-this-name/cache"])
+def test_a_user_without_a_home_folder_is_told_to_name_a_cache_folder(monkeypatch, value):
+    monkeypatch.setenv("TLHELPERS_HOME", value)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(settings.os.path, "expanduser", lambda path: path)  # as where nobody has this user's number
+    with pytest.raises(
+        FileNotFoundError, match=r"set TLHELPERS_HOME to a folder by its whole path\. Received: TLHELPERS_HOME="
+    ):
+        settings.home_folder()
+
+
 @pytest.mark.parametrize(
     ("variable", "function"),
     [("TLHELPERS_MIRROR", settings.mirror), ("TLHELPERS_PROFILE", settings.requested_profile)],

@@ -30,9 +30,23 @@ def in_checkout():
 
 
 def home_folder():
-    """The cache folder for archives, extracted images, weights and features."""
-    chosen = os.environ.get("TLHELPERS_HOME") or platformdirs.user_cache_dir("tlhelpers")
-    return Path(chosen).expanduser()
+    """The cache folder for archives, extracted images, weights and features.
+
+    Returns:
+        Path, absolute. The folder need not exist.
+
+    Raises:
+        FileNotFoundError: when it stands in a home folder, and the user has none.
+    """
+    chosen = os.environ.get("TLHELPERS_HOME")
+    try:
+        folder = Path(chosen or platformdirs.user_cache_dir("tlhelpers")).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "The cache folder is in a user's home folder, and there is none: set TLHELPERS_HOME to a folder by its "
+            f"whole path. Received: TLHELPERS_HOME={chosen!r}"
+        ) from error
+    return folder.absolute()
 
 
 def data_folder():

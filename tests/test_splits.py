@@ -323,3 +323,35 @@ def test_more_training_images_than_a_class_has_are_refused(small, flowers, per_c
     message = f"between 1 and [0-9]+ training images here. Received: per_class={per_class}"
     with pytest.raises(ValueError, match=message):
         splits.limit_per_class(split_manifest(small, flowers), per_class)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A study of one's own with two classes."""
+    return replace(studies.get_study("flowers"), class_names=("a", "b"), folder=tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_unequal_size_leave_every_part_every_class(own, seed):
+    sizes = (12, 9, 3, 3, 2, 1)
+    table = catalogue(dict.fromkeys("ab", sum(sizes))).assign(group=np.repeat(range(12), sizes * 2))
+    found = split_manifest(table, own, seed=seed)
+    assert pd.crosstab(found["split"], found["label"]).to_numpy().min() > 0
+    assert len(found.drop_duplicates(["group", "split"])) == found["group"].nunique()
+
+
+def test_groups_that_cannot_be_spread_are_named_with_what_to_do(own):
+    table = catalogue(dict.fromkeys("ab", 20)).assign(group=np.repeat(range(4), 10))
+    with pytest.raises(ValueError, match=r"20 pictures of 'a' form 2 groups.*near_duplicates=.off"):
+        split_manifest(table, own)
+
+
+def test_pictures_of_ones_own_have_no_published_protocol(own):
+    with pytest.raises(ValueError, match=r"'careful'\. Received: protocol='published'"):
+        split_manifest(catalogue(dict.fromkeys("ab", 20)), own, protocol="published")
+
+
+@pytest.mark.parametrize("seed", [0.5, "1", None])
+def test_seed_is_a_whole_number(small, flowers, seed):
+    with pytest.raises(ValueError, match="Received: seed="):
+        split_manifest(small, flowers, seed=seed)

@@ -12,6 +12,7 @@ from tlhelpers import (
     devices,
     drawings,
     experiments,
+    identity,
     manifest,
     metrics,
     models,
@@ -149,6 +150,7 @@ class Chapter:
             history=history,
             seconds=seconds,
             hardware=devices.hardware_facts(self.device),
+            computed_from=identity.digest_of_run(model, self.table),
         )
         records.save_record(record, settings.runs_folder(self.profile.name))
         training.save_model(model, self.model_path(network, strategy), class_names=self.study.class_names)
@@ -378,7 +380,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
     chosen_profile = profiles.choose_profile(profile)
     if not isinstance(study, studies.Study):
         study = studies.get_study(study, drawn=chosen_profile.drawn)
-    splits.check_protocol(protocol, seed)
+    splits.check_protocol(protocol, seed, study)
     if is_photographed(study):
         chosen_profile = choose_backbone(chosen_profile, study)
     plotting.use_book_style()

@@ -5,7 +5,7 @@ import pandas as pd
 import sklearn
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit, train_test_split
 
-from tlhelpers import files, manifest, settings
+from tlhelpers import files, inputs, manifest, settings
 
 FOLDS = 5
 VALIDATION_SHARE = 0.1
@@ -42,7 +42,7 @@ def split_manifest(manifest, study, *, protocol="careful", seed=0):
     Raises:
         ValueError: when the protocol is unknown or there is no such fold.
     """
-    check_protocol(protocol, seed)
+    check_protocol(protocol, seed, study)
     usable = manifest[manifest["verdict"].isin(USABLE[protocol])].reset_index(drop=True)
     usable["target"] = usable["label"].map({name: i for i, name in enumerate(study.class_names)})
     if usable["part"].any():
@@ -51,10 +51,16 @@ def split_manifest(manifest, study, *, protocol="careful", seed=0):
     return usable.assign(split=split(usable, study, seed))
 
 
-def check_protocol(protocol, seed):
-    """Raises a ValueError when there is no such protocol, or `careful` has no such fold."""
+def check_protocol(protocol, seed, study=None):
+    """Raises a ValueError when there is no such protocol, a study is not split by it, or `careful` has no such fold."""
     if protocol not in PROTOCOLS:
         raise ValueError(f"A protocol is one of {list(PROTOCOLS)}. Received: protocol={protocol!r}")
+    if protocol == "published" and study is not None and study.folder:
+        raise ValueError(
+            "Pictures of one's own have no published split: their protocol is 'careful'. "
+            f"Received: protocol={protocol!r}"
+        )
+    inputs.check_whole(seed, name="seed")
     if seed < 0 or (protocol == "careful" and seed >= FOLDS):
         raise ValueError(
             f"A seed is 0 or more; the careful protocol has the folds 0 to {FOLDS - 1}. Received: seed={seed}"
@@ -97,7 +103,8 @@ def limit_per_class(table, per_class, *, seed=0):
         ValueError: when some class has fewer training images.
     """
     train = table[table["split"] == "train"].sample(frac=1, random_state=seed)
-    smallest = train["label"].value_counts().min()
+    smallest = train["label"].value_counts().reindex(table["label"].unique(), fill_value=0).min()
+    inputs.check_whole(per_class, name="per_class")
     if not 1 <= per_class <= smallest:
         raise ValueError(f"A class has between 1 and {smallest} training images here. Received: per_class={per_class}")
     few = train.groupby("label").head(per_class)
@@ -132,7 +139,7 @@ def _careful_split(usable, study, seed):
     if groups.min() < FOLDS:
         raise ValueError(
             f"The careful protocol needs at least {FOLDS} different images of every class. "
-            f"Received: {groups.min()} of {groups.idxmin()!r}"
+            f"Received: {groups.min()} of {groups.idxmin()!r}{_describe_groups(usable, groups.idxmin())}"
         )
     target, group = usable["target"].to_numpy(), usable["group"].to_numpy()
     fold = _share_out(target, group, FOLDS, SPLIT_SEED)
@@ -143,7 +150,59 @@ def _careful_split(usable, study, seed):
     split = np.full(len(usable), _other_part(study), dtype=object)
     split[fold == seed] = study.fold_part
     split[rest[part == 0]] = "validation"
+    if _is_fair(split, target):
+        return split
+    split = _spread_groups(target, group, seed, study)
+    if not _is_fair(split, target):
+        counts = [np.bincount(group[target == index]).max() for index in range(study.num_classes)]
+        name = study.class_names[int(np.argmax(counts))]
+        raise ValueError(
+            "Every part holds every class, and none takes nearly all of one: groups of pictures that look the same "
+            f"stand in one part. Received: groups that cannot be spread{_describe_groups(usable, name)}"
+        )
     return split
+
+
+def _is_fair(split, target):
+    """Whether each part holds each class, and what is not the largest part holds at most half of any class."""
+    counts = pd.crosstab(split, target).reindex(SPLITS, fill_value=0)
+    largest = counts.sum(axis=1).idxmax()
+    held = counts.drop(index=largest).to_numpy()
+    return counts.to_numpy().min() > 0 and (held <= np.maximum(counts.sum().to_numpy() / 2, 1)).all()
+
+
+def _spread_groups(target, group, seed, study):
+    """The part of each row where groups are few: class by class, the largest first, to the fold that has least."""
+    fold = np.empty(len(target), dtype=int)
+    taken = {}
+    for label in np.unique(target):
+        sizes = pd.Series(group[target == label]).value_counts()
+        held = np.zeros(FOLDS)
+        for name, size in sizes.items():
+            part = taken.setdefault(name, int(held.argmin()))
+            held[part] += size
+            fold[group == name] = part
+    split = np.full(len(target), _other_part(study), dtype=object)
+    split[fold == seed] = study.fold_part
+    for label in np.unique(target):
+        rest = pd.Series(group[(target == label) & (fold != seed)]).value_counts()
+        if len(rest):
+            split[group == rest.index[-1]] = "validation"
+    return split
+
+
+def _describe_groups(usable, label):
+    """What the groups of a class are, and what to do about them; nothing where each picture is one of its own."""
+    rows = usable[usable["label"] == label]
+    sizes = rows["group"].value_counts()
+    if not len(sizes) or sizes.iloc[0] == 1:
+        return ""
+    example = rows.loc[rows["group"] == sizes.index[0], "path"].iloc[0]
+    return (
+        f". The {len(rows)} pictures of {label!r} form {len(sizes)} groups that look the same, the largest of "
+        f"{sizes.iloc[0]}, such as {example!r}: add pictures of other things or of other days, or, where these are "
+        'different pictures, take describe_folder(..., near_duplicates="off")'
+    )
 
 
 def _share_out(target, group, parts, seed):
@@ -175,16 +234,36 @@ def _official_split(usable, study, protocol, seed):
             seen = usable.loc[split.isin(earlier), "group"]
             split[(split == part) & usable["group"].isin(seen)] = LEFT_OUT
     table = usable.assign(split=split)
-    return table[split != LEFT_OUT].reset_index(drop=True)
+    table = table[split != LEFT_OUT].reset_index(drop=True)
+    if study.folder:
+        _check_official(table, study)
+    return table
+
+
+def _check_official(table, study):
+    counts = pd.crosstab(table["split"], table["label"]).reindex(SPLITS, fill_value=0)
+    counts = counts.reindex(columns=study.class_names, fill_value=0)
+    missing = {part: [name for name in study.class_names if not row[name]] for part, row in counts.iterrows()}
+    missing = {part: names for part, names in missing.items() if names}
+    if missing:
+        raise ValueError(
+            "Every official part holds pictures of every class that have no copy in the parts before. "
+            f"Missing: {missing}. Received: {counts.to_dict('index')}"
+        )
 
 
 def _cut_validation(train, study, seed):
     """Rows of a training part that validate: as many as the source took, or a tenth; duplicates stay together."""
     groups = train.drop_duplicates("group")
     share = study.validation_count / len(train) if study.validation_count else VALIDATION_SHARE
-    _, chosen = train_test_split(
-        groups["group"], test_size=round(share * len(groups)), stratify=groups["target"], random_state=seed
-    )
+    fewest = groups["target"].value_counts().min()
+    if fewest < 2:
+        raise ValueError(
+            "A validation part needs a second picture of every class, one that looks otherwise. "
+            f"Received: {groups['target'].value_counts().to_dict()} of the classes {list(study.class_names)}"
+        )
+    size = max(round(share * len(groups)), groups["target"].nunique())
+    _, chosen = train_test_split(groups["group"], test_size=size, stratify=groups["target"], random_state=seed)
     return train.index[train["group"].isin(chosen)]
 
 

@@ -120,3 +120,16 @@ def test_arrays_are_told_apart_by_values_shapes_and_dtypes():
     zeros = np.zeros((2, 3))
     others = [zeros.reshape(3, 2), zeros.astype("float32"), zeros + 1]
     assert len({identity.digest_of_arrays(array) for array in (zeros, *others)}) == 4
+
+
+def test_a_run_is_named_by_its_network_its_frozen_weights_its_images_and_their_split(table):
+    rows = table.assign(split="train")
+    digests = [identity.digest_of_run(build(), rows), identity.digest_of_run(build(), rows)]
+    assert digests[0] == digests[1]
+    others = [
+        identity.digest_of_run(build(activation="tanh"), rows),
+        identity.digest_of_run(build(), rows.assign(split="test")),
+        identity.digest_of_run(build(), rows.assign(sha256=rows["sha256"] + "x")),
+        identity.digest_of_run(models.freeze(build()), rows),
+    ]
+    assert len({digests[0], *others}) == 5

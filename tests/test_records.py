@@ -54,7 +54,7 @@ def test_a_record_without_details_or_validation_predictions_loads(folder):
 
 def test_predictions_that_do_not_fit_the_test_images_are_an_error():
     table = make_table()
-    with pytest.raises(ValueError, match=r"Received: y_prob.shape=\(9, 5\)"):
+    with pytest.raises(ValueError, match=r"Received: y_prob of shape \(9, 5\)"):
         records.make_record(study=STUDY, table=table, y_prob=np.ones((9, 5)) / 5)
 
 

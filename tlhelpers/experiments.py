@@ -12,6 +12,7 @@ from tlhelpers import (
     explain,
     files,
     fitting,
+    identity,
     loaders,
     manifest,
     profiles,
@@ -172,6 +173,7 @@ def _make_record(experiment, study, table, fitted, device):
         history=fitted.history,
         seconds=fitted.seconds,
         hardware=devices.hardware_facts(device),
+        computed_from=identity.digest_of_run(fitted.model, table),
         details=details,
     )
 

@@ -58,6 +58,32 @@ def describe_network(model, *, without=MADE_UP):
     return _plain(keras.saving.serialize_keras_object(model), {}, without), _code_of(model)
 
 
+def digest_of_frozen_weights(model):
+    """Names the weights that no training changes: those that are trained begin anew with each start, or go on.
+
+    Args:
+        model: keras.Model.
+
+    Returns:
+        str, 64 hexadecimal digits.
+    """
+    return digest_of_arrays(*_frozen_arrays(model))
+
+
+def digest_of_run(model, table):
+    """Names what a trained network's record follows from: its configuration, what was frozen in it, and its images.
+
+    Args:
+        model: keras.Model.
+        table: pandas.DataFrame, as from `split_manifest`.
+
+    Returns:
+        str, 64 hexadecimal digits.
+    """
+    images = table[["sha256", "split", "target"]].to_csv(index=False)
+    return digest_of(describe_network(model), digest_of_frozen_weights(model), digest_of_reader(), images)
+
+
 @functools.cache
 def digest_of_reader():
     """Names the reader of images: the code that decodes, resizes and augments them, and TensorFlow's version.
@@ -132,6 +158,13 @@ def _plain(config, position, without):
     if isinstance(config, list | tuple):
         return [_plain(value, position, without) for value in config]
     return position.get(config, config) if isinstance(config, str) else config
+
+
+def _frozen_arrays(layer):
+    inner = getattr(layer, "layers", None)
+    if inner:
+        return [array for part in inner for array in _frozen_arrays(part)]
+    return [] if layer.trainable else layer.get_weights()
 
 
 def _code_of(layer):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlhelpers import files, manifest, metrics, settings, splits, studies
+from tlhelpers import files, inputs, manifest, metrics, settings, splits, studies
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pillow")
 
@@ -49,6 +49,8 @@ class Record:
         validation_true: int array `(m,)`, empty where the protocol has no validation part or none was kept.
         validation_prob: float32 array `(m, classes)`, or empty.
         details: dict. What else the run was asked or measured, such as its recipe.
+        computed_from: str. A digest of what it was computed from, see `identity.digest_of_run`; empty in records that
+            are older than it.
     """
 
     study: str
@@ -74,6 +76,7 @@ class Record:
     validation_true: np.ndarray = field(default_factory=partial(np.empty, 0, np.int64))
     validation_prob: np.ndarray = field(default_factory=partial(np.empty, 0, np.float32))
     details: dict = field(default_factory=dict)
+    computed_from: str = ""
 
     @property
     def model(self):
@@ -97,17 +100,23 @@ def make_record(*, study, table, y_prob, validation_prob=None, **facts):
         validation_prob: float array `(m, classes)`, row by row as the validation rows of `table`; dropped where
             the protocol has no validation part of its own.
         **facts: `protocol`, `network`, `strategy`, `profile`, `seed`, `image_size`, `parameters`, `history`,
-            `seconds`, `hardware`, and `details` where there are any.
+            `seconds`, `hardware`, `computed_from`, and `details` where there are any.
 
     Returns:
         Record.
+
+    Raises:
+        ValueError: when the probabilities are none, or not those of the table's images, see `inputs`.
     """
     test = splits.rows_of(table, "test")
     y_true = test["target"].to_numpy(dtype=np.int64)
-    y_prob = np.asarray(y_prob, dtype=np.float32)
+    classes = {"classes": study.num_classes}
+    y_prob = inputs.check_probabilities(y_prob, count=len(test), **classes).astype(np.float32)
     if validation_prob is not None and (table["split"] == "validation").any():
-        facts["validation_true"] = splits.rows_of(table, "validation")["target"].to_numpy(dtype=np.int64)
-        facts["validation_prob"] = np.asarray(validation_prob, dtype=np.float32)
+        rows = splits.rows_of(table, "validation")
+        checked = inputs.check_probabilities(validation_prob, count=len(rows), name="validation_prob", **classes)
+        facts["validation_true"] = rows["target"].to_numpy(dtype=np.int64)
+        facts["validation_prob"] = checked.astype(np.float32)
     return Record(
         study=study.name,
         counts={name: int(count) for name, count in table["split"].value_counts().sort_index().items()},

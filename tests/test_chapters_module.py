@@ -62,9 +62,9 @@ def begin(**options):
 def save(chapter, strategy="frozen", seconds=1.0, network="tiny"):
     """Saves a run of a tiny model that is right about every test image."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5), keras.layers.Dense(5, trainable=False)])
-    y_prob = np.eye(5)[chapter.rows("test")["target"]]
+    y_prob = np.eye(chapter.study.num_classes)[chapter.rows("test")["target"]]
     history = {"loss": [1.0, 0.5]}
-    validation_prob = np.eye(5)[chapter.rows("validation")["target"]]
+    validation_prob = np.eye(chapter.study.num_classes)[chapter.rows("validation")["target"]]
     return chapter.save_run(
         network,
         strategy,
@@ -574,3 +574,15 @@ def test_a_study_of_ones_own_opens_on_its_own_pictures_under_every_profile(mine,
     assert chapter.table.groupby("label").size().to_dict() == {"rose": 10, "tulip": 10}
     assert set(chapter.table["split"]) == {"train", "validation", "test"}
     assert all(Path(path).is_relative_to(tmp_path / "mine") for path in chapter.table["path"])
+
+
+def test_a_study_of_ones_own_has_its_own_runs_alone_though_its_folder_is_called_like_one_of_the_book(tmp_path, runs):
+    for label in ("daisy", "rose"):
+        (tmp_path / "flowers" / label).mkdir(parents=True)
+        for index in range(10):
+            (tmp_path / "flowers" / label / f"{index}.jpg").write_bytes(encode(draw_flower(label, index)))
+    chapter = chapters.begin_chapter(studies.describe_folder(tmp_path / "flowers", image_size=32), profile="smoke")
+    assert chapter.load_runs() == {}
+    assert chapter.describe_recorded("mobilenetv2_100-frozen") == summaries.NO_RECORD
+    save(chapter)
+    assert list(chapter.load_runs()) == ["tiny-frozen"]

@@ -342,8 +342,8 @@ def main(arguments=None):
     recording.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
     options = vars(parser.parse_args(arguments))
     os.environ["TLHELPERS_QUIET"] = "1"
-    files.remove_rests(settings.home_folder())
     try:
+        files.remove_rests(settings.home_folder())
         if options.pop("command") == "book":
             with files.only_one(settings.build_folder() / "lock", "Another build is at work in the same folder"):
                 print(f"The site: {build_book(**options)}")

@@ -246,7 +246,7 @@ class Chapter:
 
     def describe_recorded(self, model):
         """The recorded accuracy of a model under this chapter's protocol: see `summaries.describe_recorded`."""
-        return summaries.describe_recorded(self.study.name, self.protocol, model)
+        return summaries.describe_recorded(self.study, self.protocol, model)
 
     def describe_confusions(self, record):
         """The three most frequent confusions of a record in words, such as "rose taken for tulip (9 pictures)"."""
@@ -341,7 +341,7 @@ class Chapter:
         return {model: record for (protocol, model), record in self._load(folder).items() if protocol == self.protocol}
 
     def _load(self, folder):
-        found = records.load_records(self.study.name, folder=folder)
+        found = records.load_records(self.study, folder=folder)
         return {(r.protocol, self._source_name(r)): r for r in found if r.seed == self.seed}
 
     def _repr_html_(self):

@@ -4,6 +4,7 @@ A record is `<study>/<protocol>/<network>-<strategy>/seed-<k>.json` with an `.np
 """
 
 import datetime
+import glob
 import importlib.metadata
 import json
 import platform
@@ -181,7 +182,7 @@ def load_records(study, *, folder=None, protocol="*", model="*"):
     """Loads a study's records.
 
     Args:
-        study: str. The study's name.
+        study: str or Study. A study's name, or a study of one's own.
         folder: Path or None. None means the committed records.
         protocol: str. A protocol, or `"*"`.
         model: str. `<network>-<strategy>`, or `"*"`.
@@ -192,9 +193,9 @@ def load_records(study, *, folder=None, protocol="*", model="*"):
     Raises:
         ValueError: when there is no such study or a record is damaged.
     """
-    studies.get_study(study)
-    folder = Path(folder or settings.records_folder())
-    return [load_record(path) for path in sorted(folder.glob(f"{study}/{protocol}/{model}/seed-*.json"))]
+    name = study.name if isinstance(study, studies.Study) else studies.get_study(study).name
+    inner = f"{glob.escape(name)}/{protocol}/{model}/seed-*.json"
+    return [load_record(path) for path in sorted(Path(folder or settings.records_folder()).glob(inner))]
 
 
 def package_versions():

@@ -362,7 +362,7 @@ def describe_recorded(study, protocol, model, *, folder=None):
     """The recorded accuracy of a model, as a cell of a table: mean ± interval over seeds.
 
     Args:
-        study: str. The study's name.
+        study: str or Study. As for `load_records`.
         protocol: str. `"published"` or `"careful"`.
         model: str. `<network>-<strategy>`.
         folder: Path or None. None means the committed records.

@@ -270,14 +270,14 @@ def fit_in_batches(folder, *, inputs=None, batch_size=4, rate=1e-3, frozen=0.0, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"inputs": np.eye(12, 4) * 2}, "another data or batch size"),
-        ({"batch_size": 5}, "another data or batch size"),
-        ({"rate": 1e-2}, "another way to train"),
-        ({"frozen": 1.0}, "another weights of frozen layers"),
+        ({"inputs": np.eye(12, 4) * 2}, "with another data or batch size was"),
+        ({"batch_size": 5}, "with another data or batch size was"),
+        ({"rate": 1e-2}, "with another way to train was"),
+        ({"frozen": 1.0}, "weights of frozen layers"),
     ],
 )
 def test_an_interrupted_training_on_something_else_is_not_taken_up_and_that_is_said(tmp_path, capsys, change, said):
-    assert fit_in_batches(tmp_path / "state", stop_after=2) == [0, 1]
+    fit_in_batches(tmp_path / "state", stop_after=2)
     assert fit_in_batches(tmp_path / "state", **change) == [0, 1, 2]
     assert said in capsys.readouterr().out
 
@@ -391,3 +391,58 @@ def test_a_saved_model_takes_plain_arrays_without_a_warning(tmp_path, recwarn):
     values = np.ones((3, 4), np.float32)
     np.testing.assert_allclose(loaded(values), model(values))
     assert [str(warning.message) for warning in recwarn if "structure" in str(warning.message)] == []
+
+
+def build_classifier(units=2):
+    images = keras.Input((4,))
+    return keras.Model(images, keras.layers.Dense(units)(images))
+
+
+@pytest.mark.parametrize("other", ["model.json", "model.keras"])
+@pytest.mark.parametrize("content", ["{}", '{"a": 1}', '["a", "b"]', "mine"])
+def test_saving_never_replaces_a_file_of_another_origin(tmp_path, other, content):
+    (tmp_path / other).write_text(content)
+    with pytest.raises(FileExistsError, match=rf"no other file.*Received: '.*{other}'"):
+        training.save_model(build_classifier(), tmp_path / "model.keras", class_names=["a", "b"])
+    assert [(path.name, path.read_text()) for path in tmp_path.glob("model*")] == [(other, content)]
+
+
+def test_saving_never_replaces_a_model_that_keras_has_saved(tmp_path):
+    build_classifier(3).save(tmp_path / "model.keras")
+    with pytest.raises(FileExistsError, match="another origin"):
+        training.save_model(build_classifier(), tmp_path / "model.keras")
+    assert training.load_model(tmp_path / "model.keras").output_shape == (None, 3)
+
+
+def test_saving_replaces_what_was_saved_here_and_no_old_names_are_left(tmp_path):
+    path = tmp_path / "model.keras"
+    training.save_model(build_classifier(), path, class_names=["花", "b\udcfc"])
+    assert training.saved_class_names(path) == ["花", "b\udcfc"]
+    training.save_model(build_classifier(3), path)
+    assert training.saved_class_names(path) is None
+    training.save_model(build_classifier(), path, class_names=["a", "b"])
+    assert training.load_model(path).output_shape == (None, 2)
+
+
+def test_a_file_of_another_origin_that_is_not_written_stays(tmp_path):
+    (tmp_path / "model.json").write_text("mine")
+    training.save_model(build_classifier(), tmp_path / "model.keras")
+    assert (tmp_path / "model.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["model", "model.h5", "model.weights"])
+def test_models_are_kept_under_names_that_keras_takes(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"end in \.keras.* Received: '.*{name}'"):
+        training.save_model(build_classifier(), tmp_path / name, class_names=["a", "b"])
+    assert list(tmp_path.glob("model.*")) == []
+
+
+def test_what_is_saved_has_one_input_and_a_name_for_each_class(tmp_path):
+    two = keras.Input((4,)), keras.Input((4,))
+    with pytest.raises(ValueError, match="2 inputs"):
+        training.save_model(keras.Model(two, keras.layers.Add()(two)), tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="2 different texts"):
+        training.save_model(build_classifier(), tmp_path / "model.keras", class_names=["a", "a"])
+    with pytest.raises(ValueError, match="2 different texts"):
+        training.save_model(build_classifier(1), tmp_path / "model.keras", class_names=["a"])
+    assert list(tmp_path.glob("model.*")) == []

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+INTERRUPTED = 130  # as shells count it
+
 
 def main(arguments=None):
     """The command line."""
@@ -16,17 +18,30 @@ def main(arguments=None):
     predict.add_argument(
         "--classes", nargs="+", metavar="NAME", help="class names, where none were saved with the model"
     )
+    predict.add_argument("--size", type=int, metavar="PIXELS", help="side of the images, where the model takes any")
     options = parser.parse_args(arguments)
-    from tlhelpers import predictions  # here, because TensorFlow takes seconds to load
+    from tlhelpers import terminal
+
+    with terminal.without_startup_messages():
+        return _predict(options)
+
+
+def _predict(options):
+    from tlhelpers import files, predictions  # here, because TensorFlow takes seconds to load
 
     try:
-        counts = predictions.predict_folder(options.model, options.folder, options.out, class_names=options.classes)
+        counts = predictions.predict_folder(
+            options.model, options.folder, options.out, class_names=options.classes, image_size=options.size
+        )
     except (OSError, ValueError) as error:
-        print(f"Stopped: {error}", file=sys.stderr)
+        print(f"Stopped: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped: the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
     for verdict, count in sorted(counts.items()):
         print(f"{verdict}: {count:,}")
-    print(f"The table: {options.out}")
+    print(f"The table: {files.shown_name(options.out)}")
     return 0
 
 

@@ -4,9 +4,9 @@ python -m tlhelpers predict MODEL FOLDER --out predictions.csv
 """
 
 import collections
+import contextlib
 import csv
 import itertools
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
 
-from tlhelpers import devices, features, files, loaders, manifest, training
+from tlhelpers import answers, devices, features, files, identity, inputs, loaders, manifest, training
 
 FACTS = ("path", "verdict", "reason", "predicted", "confidence")
 BATCH_SIZE = 32
 DIGITS = 6  # of a probability
+PROBES = 8  # images of noise that show what a model's outputs are
+UNFINISHED = ".part"
 
 
 class Picture(NamedTuple):
@@ -32,18 +33,21 @@ class Picture(NamedTuple):
     reason: str = ""
 
 
-def predict_folder(model_path, folder, destination, *, class_names=None, batch_size=BATCH_SIZE):
+def predict_folder(model_path, folder, destination, *, class_names=None, image_size=None, batch_size=BATCH_SIZE):
     """Writes a table of what a model says about every picture below a folder.
 
     Pictures are read while the model works, a few batches ahead, so that memory does not grow with their number.
     A run that was stopped goes on where it was.
 
     Args:
-        model_path: Path. A model as `training.save_model` leaves it: images in 0..255 to logits.
-        folder: Path. Every file below it is looked at, hidden ones left out.
+        model_path: Path. A model as `training.save_model` leaves it, from colour images in 0..255 to logits or
+            probabilities of two or more classes, or to one logit or probability of the second of two classes.
+        folder: Path. Every file below it is looked at, as `files.walk_files` finds them; or a single file.
         destination: Path. A CSV file with a row per file: path below `folder`, verdict (`"ok"`, `"converted"`, or what
-            is wrong with the file), reason, the predicted class, its probability, and the probability of each class.
+            is wrong with the file), reason, the predicted class, its probability, and the probability of each class,
+            `p(class)`. A missing folder around it is made.
         class_names: list of str or None. None means those that were saved with the model, or else numbers.
+        image_size: int or None. Side of the images, pixels; asked for when the model takes images of any size.
         batch_size: int, at least 1.
 
     Returns:
@@ -52,46 +56,158 @@ def predict_folder(model_path, folder, destination, *, class_names=None, batch_s
     Raises:
         FileExistsError: when `destination` is there already.
         FileNotFoundError: when the model or the folder is not there.
-        ValueError: when there is not one name for each class.
+        BlockingIOError: when another process writes the same table.
+        ValueError: when the model is none that can be asked, there is not one name for each class, there is no file,
+            or an answer is no number.
     """
-    folder, destination = Path(folder), Path(destination)
-    if destination.exists():
-        raise FileExistsError(f"Predictions go into a new file; remove or rename the old one. Received: {destination}")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Pictures are looked for below a folder. Received: {folder}")
+    model_path, folder, destination = (Path(path).expanduser() for path in (model_path, folder, destination))
+    batch_size = inputs.check_whole(batch_size, name="batch_size", low=1)
+    _check_destination(destination)
+    root, paths = _find_files(folder, destination)
     model = training.load_model(model_path)
-    names = check_class_names(class_names or training.saved_class_names(model_path), model.output_shape[-1])
-    unfinished = _unfinished(destination, model_path, folder, names)
+    names = check_class_names(class_names or training.saved_class_names(model_path), answers.count_classes(model))
+    image_size = check_input(model, image_size)
+    call = compile_answers(model, image_size)
+    unfinished = _unfinished(destination, model, folder, names, image_size)
+    with _alone(destination):
+        _check_destination(destination)
+        counted = _write_rows(unfinished, call, image_size, paths, root, names, batch_size)
+        unfinished.rename(destination)
+    return dict(counted)
+
+
+def _write_rows(unfinished, call, image_size, paths, folder, names, batch_size):
+    """Adds the rows that are missing to an unfinished table; returns how many files have each verdict."""
     counted, done = collections.Counter(), set()
     for row in _read_rows(unfinished):
         counted[row["verdict"]] += 1
         done.add(row["path"])
-    paths = (path for path in list_files(folder) if _shown(path, folder) not in done)
-    with open(unfinished, "a", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        if not stream.tell():
-            writer.writerow([*FACTS, *names])
-        for rows in files.progress(
-            predict_batches(features.compile_frozen(model), model.input_shape[1], paths, folder, names, batch_size),
-            description="Predicting",
-            unit="batch",
-        ):
-            writer.writerows(rows)
-            stream.flush()
-            counted.update(row[1] for row in rows)
-    unfinished.rename(destination)
-    return dict(counted)
+    paths = (path for path in paths if _shown(path, folder) not in done)
+    try:
+        with open(unfinished, "a", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            if not stream.tell():
+                writer.writerow([*FACTS, *map(name_column, names)])
+            for rows in files.progress(
+                predict_batches(call, image_size, paths, folder, names, batch_size),
+                description="Predicting",
+                unit="batch",
+            ):
+                writer.writerows(rows)
+                stream.flush()
+                counted.update(row[1] for row in rows)
+    finally:
+        if not counted:
+            unfinished.unlink(missing_ok=True)
+    if not counted:
+        raise ValueError(
+            "Pictures are looked for below a folder, hidden and system files left out. "
+            f"Received: {files.shown_name(folder)!r}, in which there are 0 files"
+        )
+    return counted
+
+
+def name_column(class_name):
+    """What the column of a class's probability is called, str: never as one of the other columns."""
+    return f"p({class_name})"
+
+
+def check_input(model, image_size=None):
+    """The side of the images that a model takes.
+
+    Args:
+        model: keras.Model of one input.
+        image_size: int or None. What was asked for.
+
+    Returns:
+        int. Pixels.
+
+    Raises:
+        ValueError: when it does not take square colour images, or those of another size.
+    """
+    image_size = None if image_size is None else inputs.check_image_size(image_size)
+    shape = tuple(inputs.check_model(model).input_shape)
+    rule = "Models that are asked about pictures take batches of square images in colour, (None, side, side, 3)"
+    if len(shape) != 4 or shape[0] is not None or shape[3] != 3 or shape[1] != shape[2]:
+        raise ValueError(f"{rule}. Received: {model.name!r} for {shape}")
+    if shape[1] is None and image_size is None:
+        raise ValueError(f"{rule}; of one that takes any size, give image_size (--size). Received: image_size=None")
+    if None not in (shape[1], image_size) and shape[1] != image_size:
+        raise ValueError(f"{rule}; the size is the model's. Received: image_size={image_size}, the model {shape}")
+    return shape[1] or image_size
+
+
+def compile_answers(model, image_size):
+    """A compiled call that answers with probabilities.
+
+    What outputs stand for shows in the network's last layers, or else in what it says about a few images of noise.
+
+    Args:
+        model: keras.Model, see `predict_folder`.
+        image_size: int. Side of its images, pixels.
+
+    Returns:
+        callable from a float32 batch of images in 0..255 to a float32 array `(n, classes)`; rows sum to one.
+
+    Raises:
+        ValueError: when its outputs are neither logits nor probabilities.
+    """
+    answers.count_classes(model)
+    kind, call = answers.read_ending(model), features.compile_frozen(model)
+    noise = np.random.default_rng(0).integers(0, 256, (PROBES, image_size, image_size, 3)).astype("float32")
+    outputs = call(noise).numpy()
+    answers.to_probabilities(outputs, kind)
+    if kind == answers.UNKNOWN:
+        kind = answers.guess_kind(outputs)
+    return lambda images: answers.to_probabilities(call(images).numpy(), kind)
+
+
+def _check_destination(destination):
+    if destination.is_dir():
+        raise IsADirectoryError(f"Predictions go into a file. Received: {files.shown_name(destination)!r}, a folder")
+    if os.path.lexists(destination):
+        raise FileExistsError(
+            f"Predictions go into a new file; remove or rename the old one. Received: {files.shown_name(destination)!r}"
+        )
+
+
+@contextlib.contextmanager
+def _alone(destination):
+    """Lets one process at a time write a table."""
+    lock = destination.with_name(f".{destination.name}.lock")
+    with files.only_one(
+        lock,
+        "Predictions are written by one process at a time; wait for the other, or stop it. "
+        f"Received: {files.shown_name(destination)!r}, which another process is writing",
+    ):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _find_files(folder, destination):
+    """The folder from which names start, and the files to look at."""
+    if folder.is_file():
+        return folder.parent, [folder]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Pictures are looked for below a folder. Received: {files.shown_name(folder)!r}")
+    with os.scandir(folder):  # raises where it may not be read
+        pass
+    own = f"{destination.name}."  # an unfinished table of ours may stand among the pictures
+    place = destination.parent.resolve()
+    return folder, (
+        path
+        for path in list_files(folder)
+        if not (path.name.startswith(own) and path.suffix == UNFINISHED and path.parent.resolve() == place)
+    )
 
 
 def list_files(folder):
-    """Yields the Path of every file below a folder, in the order of their names, hidden ones left out."""
-    with os.scandir(folder) as entries:
-        shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in shown:
-        if entry.is_dir(follow_symlinks=False):
-            yield from list_files(entry.path)
-        elif entry.is_file():
-            yield Path(entry.path)
+    """Yields the Path of every file below a folder, see `files.walk_files`; then of folders that cannot be read."""
+    closed = []
+    yield from files.walk_files(folder, on_error=closed.append)
+    yield from (Path(error.filename) for error in closed)
 
 
 def read_picture(path, image_size):
@@ -107,8 +223,9 @@ def read_picture(path, image_size):
     try:
         verdict, reason, image = manifest.open_image(path, decode=False)
         if verdict == "ok":
-            return Picture(path, loaders.read_image(str(path), image_size).numpy())
-    except tf.errors.InvalidArgumentError:
+            pixels = loaders.read_image(os.fsencode(path), image_size).numpy()
+            return Picture(path, pixels, verdict, reason)
+    except tf.errors.OpError:
         verdict, reason, image = manifest.open_image(path)
         if verdict == "ok":
             verdict, reason = "converted", manifest.REFUSED
@@ -117,22 +234,20 @@ def read_picture(path, image_size):
 
 
 def check_class_names(names, count):
-    """The names of a model's classes, a list of str; numbers where there are none.
+    """The names of a model's classes, a list of str on one line each; numbers where there are none.
 
     Raises:
         ValueError: when there is not one name for each class.
     """
-    names = list(names) if names else [f"class {index}" for index in range(count)]
-    if len(names) != count or len(set(names)) != count:
-        raise ValueError(f"A model of {count} classes needs as many different names. Received: {names}")
-    return names
+    names = names or [f"class {index}" for index in range(count)]
+    return [files.shown_name(name) for name in inputs.check_class_names(names, count=count)]
 
 
 def predict_batches(call, image_size, paths, folder, names, batch_size=BATCH_SIZE):
     """Predicts files batch by batch while the next ones are read.
 
     Args:
-        call: callable, as from `features.compile_frozen`.
+        call: callable, as from `compile_answers`.
         image_size: int. Side of the images it takes, pixels.
         paths: iterable of Path.
         folder: Path. The folder from which their names start.
@@ -141,11 +256,14 @@ def predict_batches(call, image_size, paths, folder, names, batch_size=BATCH_SIZ
 
     Yields:
         list of rows of the table, bad files among them.
+
+    Raises:
+        ValueError: when an answer is no number.
     """
     pictures = _read_ahead(paths, image_size, 2 * batch_size)
     while batch := list(itertools.islice(pictures, batch_size)):
         good = [picture.pixels for picture in batch if picture.pixels is not None]
-        found = iter(softmax(call(np.stack(good).astype("float32")).numpy(), axis=1) if good else ())
+        found = iter(call(np.stack(good).astype("float32")) if good else ())
         yield [_row(picture, folder, names, None if picture.pixels is None else next(found)) for picture in batch]
 
 
@@ -171,14 +289,20 @@ def _row(picture, folder, names, probabilities):
 
 def _shown(path, folder):
     """A file's path below a folder, on one line whatever its name."""
-    text = str(path.relative_to(folder))
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return files.shown_name(path.relative_to(folder))
 
 
-def _unfinished(destination, model_path, folder, names):
-    """Where the rows stand until all are there: another model, folder or other names go on in another file."""
-    task = json.dumps([files.sha256_of(model_path), str(folder.resolve()), names])
-    return destination.with_name(f"{destination.name}.{files.sha256_of_text(task)[:8]}.part")
+def _unfinished(destination, model, folder, names, image_size):
+    """Where the rows stand until all are there: rows of another model, folder, name or reader stand apart."""
+    task = identity.digest_of(
+        identity.digest_of_network(model),
+        files.shown_name(folder.resolve()),
+        names,
+        image_size,
+        identity.digest_of_reader(),
+        manifest.READER_VERSION,
+    )
+    return destination.with_name(f"{destination.name}.{task[:8]}{UNFINISHED}")
 
 
 def _read_rows(unfinished):

@@ -3,31 +3,42 @@
 import functools
 import gc
 import json
+import os
+import re
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tlhelpers import devices, files, identity, loaders
+from tlhelpers import answers, devices, files, identity, loaders
+from tlhelpers import inputs as inputs_
 
+SUFFIX = ".keras"
+MARK = b"written by tlhelpers.save_model"  # in the archive that a model is, so that it is known as ours
 KEPT_EVERY_SECONDS = 30  # to keep the state takes a second, longer than many an epoch
 STOPPING = ("wait", "best", "best_epoch", "stopped_epoch")  # what EarlyStopping remembers, beside the best weights
 
 
 def predict_probabilities(model, inputs):
-    """The class probabilities of a model that ends in logits.
+    """The class probabilities of a classifier, whether it ends in logits or in probabilities.
 
     Args:
-        model: keras.Model of one input and one output.
+        model: keras.Model of one input and one output: logits or a softmax of two or more classes, or one number.
         inputs: array or tf.data.Dataset, as for `predict_outputs`.
 
     Returns:
-        float32 array `(n, classes)`; rows sum to one.
+        float32 array `(n, classes)`; rows sum to one. A single output becomes two columns.
+
+    Raises:
+        ValueError: when the outputs are neither, or no finite numbers.
     """
-    return np.asarray(keras.ops.softmax(predict_outputs(model, inputs).astype("float32")))
+    answers.count_classes(model)
+    kind = answers.read_ending(model)
+    return answers.to_probabilities(predict_outputs(model, inputs), kind)
 
 
 def predict_outputs(model, inputs):
@@ -64,17 +75,31 @@ def _input_batches(inputs):
 def save_model(model, path, *, class_names=None):
     """Saves a model for predicting, whole or not at all; the state of its optimiser is left out.
 
+    A model that was saved here before is replaced; a file of another origin never is.
+
     Args:
         model: keras.Model of one input and one output.
         path: Path, ending in `.keras`.
         class_names: list of str or None. What its outputs stand for; kept in a JSON file beside the model.
+
+    Raises:
+        ValueError: when the model has several inputs or outputs, or there is not one name for each class.
+        FileExistsError: when the model, or the file of its class names, would replace a file of another origin.
     """
+    path, model = _check_suffix(path), inputs_.check_model(model)
+    note = files.note_path(path)
     if class_names is not None:
-        files.write_text(
-            files.note_path(path), json.dumps({"class_names": list(class_names)}, ensure_ascii=False) + "\n"
-        )
+        class_names = inputs_.check_class_names(class_names, count=answers.count_classes(model))
+        _check_ours(note, _read_note(note) is not None)
+    _check_ours(path, _has_mark(path) or _read_note(note) is not None)
     with files.atomic_file(path) as temporary:
         keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.comment = MARK
+        if class_names is not None:
+            files.write_text(note, json.dumps({"class_names": class_names}) + "\n")
+        elif _read_note(note) is not None:
+            note.unlink()  # the names of the model before
 
 
 def load_model(path):
@@ -85,14 +110,87 @@ def load_model(path):
 
     Returns:
         keras.Model, not compiled.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is damaged, no model, or would run code of its own.
     """
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    path = _check_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"A saved model is a file that ends in {SUFFIX}. Received: {files.shown_name(path)!r}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # Keras and the libraries below it raise what they like
+        raise ValueError(f"{_why_not_loaded(error)} Received: {files.shown_name(path)!r}") from error
 
 
 def saved_class_names(path):
-    """The class names that were saved with a model, a list of str, or None."""
-    names = files.note_path(path)
-    return json.loads(names.read_text(encoding="utf-8"))["class_names"] if names.is_file() else None
+    """The class names that were saved with a model, a list of str, or None.
+
+    Raises:
+        ValueError: when the JSON file beside the model is of another kind.
+    """
+    note = files.note_path(path)
+    if not note.is_file():
+        return None
+    names = _read_note(note)
+    if names is None:
+        raise ValueError(
+            'Class names stand beside a model in a JSON file of the form {"class_names": ["…", "…"]}; name the classes '
+            f"yourself, or move the file. Received: {files.shown_name(note)!r}, a file of another kind"
+        )
+    return names
+
+
+def _check_suffix(path):
+    path = Path(path).expanduser()
+    if path.suffix != SUFFIX:
+        raise ValueError(
+            f"Models are kept in files that end in {SUFFIX}; load others with Keras, and save them with `save_model`. "
+            f"Received: {files.shown_name(path)!r}"
+        )
+    return path
+
+
+def _check_ours(path, ours):
+    if os.path.lexists(path) and not ours:
+        raise FileExistsError(
+            "A model replaces one that `save_model` has written, and no other file; choose another name, or move the "
+            f"file. Received: {files.shown_name(path)!r}, a file of another origin"
+        )
+
+
+def _has_mark(path):
+    """Whether `save_model` has written a file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment == MARK
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _read_note(note):
+    """The class names in a file as `save_model` writes it, a list of str, or None where it is of another kind."""
+    try:
+        content = json.loads(note.read_text(encoding="utf-8"))
+        return inputs_.check_class_names(content["class_names"]) if set(content) == {"class_names"} else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _why_not_loaded(error):
+    text = " ".join(str(error).split())
+    if "safe_mode" in text or "Lambda" in text:
+        return "Models that would run code of their own, such as that of a Lambda layer, are refused (safe_mode)."
+    if "Could not locate" in text or "Unknown layer" in text:
+        found = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:?) '?([\w>.]+)'?", text)
+        return f"A model is made of layers that Keras knows; {found[1] if found else 'one of them'!r} is none of these."
+    return f"A model is a whole file as Keras writes it; this one is damaged or no model ({text[:100]})."
 
 
 def make_variables(model):
@@ -324,7 +422,7 @@ def _describe_training(model, data, params):
     """What a training is recognised by: a dict from what may differ, in words, to a digest of it."""
     return {
         "network": identity.digest_of(identity.describe_network(model)),
-        "weights of frozen layers": identity.digest_of_arrays(*_frozen_arrays(model)),
+        "weights of frozen layers": identity.digest_of_frozen_weights(model),
         "way to train": identity.digest_of(_without_names(model.get_compile_config())),
         "data or batch size": identity.digest_of(identity.digest_of_data(data), params.get("steps")),
     }
@@ -332,14 +430,6 @@ def _describe_training(model, data, params):
 
 def _list_differences(before, now):
     return [name for name in now if before.get(name) != now[name]]
-
-
-def _frozen_arrays(layer):
-    """The weights that no training changes: those that are trained begin anew with each start, or go on."""
-    inner = getattr(layer, "layers", None)
-    if inner:
-        return [array for part in inner for array in _frozen_arrays(part)]
-    return [] if layer.trainable else layer.get_weights()
 
 
 def _without_names(config):

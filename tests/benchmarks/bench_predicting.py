@@ -34,7 +34,7 @@ def test_folder(benchmark, model, rows, link_by_class, tmp_path):
     training.save_model(model, tmp_path / "model.keras")
     loaded = training.load_model(tmp_path / "model.keras")
     names = predictions.check_class_names(None, loaded.output_shape[-1])
-    call = features.compile_frozen(loaded)
+    call = predictions.compile_answers(loaded, loaded.input_shape[1])
 
     def predict():
         paths = predictions.list_files(tmp_path / "pictures")

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import keras
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -203,3 +204,35 @@ def test_unsolved_notebook_fails_and_its_hidden_solution_passes(tmp_path, monkey
     texts = [output.data.get("text/plain", "") for output in outputs]
     reports = [text for text in texts if text.startswith(("Passed.", "Not yet: "))]
     assert [report.splitlines()[0] for report in reports] == ["Not yet: a training.", "Passed."]
+
+
+def fit_tiny(metrics=("accuracy",), *, validated=True, epochs=1):
+    """The history of a tiny training."""
+    x, y = np.eye(4, dtype="float32"), np.arange(4) % 2
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=list(metrics))
+    return model.fit(x, y, validation_data=(x, y) if validated else None, epochs=epochs, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "advice"),
+    [
+        (lambda: fit_tiny(validated=False), "validation accuracy", "Pass the given `validation` to `fit`"),
+        (lambda: fit_tiny(metrics=()), "reports its accuracy", "Compile with"),
+        (lambda: fit_tiny(epochs=0), "a training", "keep what `fit` returns"),
+        (lambda: fit_tiny().history, "a training", "keep what `fit` returns"),
+        (lambda: fit_tiny().model, "a training", "keep what `fit` returns"),
+        (lambda: "history", "a training", "keep what `fit` returns"),
+    ],
+)
+def test_a_history_that_lacks_something_is_explained(make, name, advice):
+    (condition,) = exercises.check_rescue(make(), None).conditions
+    assert not condition.holds
+    assert name in condition.name
+    assert advice in condition.advice
+
+
+@pytest.mark.parametrize("metric", ["acc", keras.metrics.SparseCategoricalAccuracy()])
+def test_an_accuracy_of_another_name_is_found(metric):
+    assert exercises._find_lacking(fit_tiny(metrics=[metric])) == ()

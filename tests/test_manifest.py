@@ -222,7 +222,8 @@ def test_manifest_has_one_row_per_file_in_label_order(tmp_path):
 
 def test_manifest_points_to_the_converted_copy(tmp_path):
     table = build(tmp_path, {"daisy/1.jpg": encode(draw_flower("daisy", 1), "GIF"), "rose/1.jpg": JPEG})
-    converted = settings.home_folder() / "converted" / f"{table.loc['daisy/1.jpg', 'sha256']}-{manifest.READER_VERSION}.png"
+    name = f"{table.loc['daisy/1.jpg', 'sha256']}-{manifest.READER_VERSION}.png"
+    converted = settings.home_folder() / "converted" / name
     assert table.loc["daisy/1.jpg", ["path", "verdict", "label"]].tolist() == [str(converted), "converted", "daisy"]
     assert converted.is_file()
 

@@ -123,9 +123,7 @@ def test_labels_of_other_length_logits_and_no_numbers_are_refused(measure):
 
 
 def test_a_class_that_never_occurs_has_no_weight_and_is_named():
-    with pytest.raises(
-        ValueError, match=r"Every class from 0 to 3 has an image.*without the classes \[2\]"
-    ):
+    with pytest.raises(ValueError, match=r"Every class from 0 to 3 has an image.*without the classes \[2\]"):
         metrics.class_weights([0, 1, 3])
 
 

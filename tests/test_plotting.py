@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -448,3 +449,13 @@ def test_a_front_of_no_models_says_so():
 def test_bars_of_numbers_have_as_many_decimals_as_are_asked_for(options, shown):
     ax = plotting.plot_bars({"a": 8.6}, label="times", percent=False, **options)
     assert [text.get_text() for text in ax.texts] == [shown]
+
+
+@pytest.mark.parametrize(("backend", "asked"), [("agg", ["inline"]), ("tkagg", ["inline"]), ("module://ipympl", [])])
+def test_a_notebook_shows_figures_whatever_backend_the_environment_names(monkeypatch, backend, asked):
+    magics = []
+    shell = SimpleNamespace(kernel=None, run_line_magic=lambda name, line: magics.append(line))
+    monkeypatch.setattr(plotting, "get_ipython", lambda: shell)
+    monkeypatch.setattr(plotting.plt, "get_backend", lambda: backend)
+    plotting.use_book_style()
+    assert magics == asked

@@ -77,9 +77,7 @@ def test_smoke_trains_as_pocket_does_but_shorter():
 
 
 @pytest.mark.parametrize(("gpus", "recording", "whole"), [([GPU], "", True), ([], "1", True), ([], "", False)])
-def test_full_trains_less_without_a_gpu_unless_it_records_and_says_so(
-    monkeypatch, gpus, recording, whole
-):
+def test_full_trains_less_without_a_gpu_unless_it_records_and_says_so(monkeypatch, gpus, recording, whole):
     monkeypatch.setattr(devices, "list_gpus", lambda: gpus)
     monkeypatch.setenv("TLHELPERS_RECORDING", recording)
     profile = choose_profile("full")

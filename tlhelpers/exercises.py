@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tlhelpers import loaders, models, profiles, training, widgets
+from tlhelpers import curves, loaders, models, profiles, training, widgets
 
 LOWEST_VALIDATION, HIGHEST_TRAINING = 0.85, 0.92  # the window that the source asks for
 GOOD_VALIDATION, SMALL_GAP = 0.95, 0.03  # ours
@@ -147,21 +147,40 @@ def check_rescue(history, chapter):
     Returns:
         Report. `passed` says whether all is as asked; our own criterion stands beside and decides nothing.
     """
-    if history is None or not getattr(history, "history", None):
-        return Report((Condition("a training", False, "no history", "Train the model and keep what `fit` returns."),))
-    curves, model = history.history, history.model
-    training, validation = (float(curves[name][-1]) for name in ("accuracy", "val_accuracy"))
+    lacking = _find_lacking(history)
+    if lacking:
+        return Report(lacking)
+    found, model = curves.read_curves(history), history.model
+    name = curves.find_accuracy(found)
+    training, validation = (float(found[key][-1]) for key in (name, f"val_{name}"))
     same = _architecture(model) == _architecture(_reference(chapter))
     return Report(
         (
             _check_architecture(same, chapter),
             _check_batches(history.params["steps"], chapter),
-            _check_validation_data(curves["val_accuracy"], model, chapter, same),
+            _check_validation_data(found[f"val_{name}"], model, chapter, same),
             _check_validation(validation, model),
             _check_training(training),
             _check_ours(training, validation),
         )
     )
+
+
+def _find_lacking(history):
+    """What a history lacks to be checked, a tuple of Condition; empty where it is all there."""
+    if getattr(history, "model", None) is None or not getattr(history, "history", None):
+        found = "no history" if history is None else f"a {type(history).__name__} without a training"
+        return (Condition("a training", False, found, "Train the model and keep what `fit` returns."),)
+    found = curves.read_curves(history)
+    name = curves.find_accuracy(found)
+    shown = ", ".join(found)
+    if not found.get(name):
+        advice = 'Compile with `metrics=["accuracy"]`, and train for at least one epoch.'
+        return (Condition("training reports its accuracy", False, f"curves of {shown}", advice),)
+    if not found.get(f"val_{name}"):
+        advice = "Pass the given `validation` to `fit`, as `validation_data`."
+        return (Condition("training reports its validation accuracy", False, f"curves of {shown}", advice),)
+    return ()
 
 
 def _mark(condition):

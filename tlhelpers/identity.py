@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from tlhelpers import checkpoints, files
 
-# Of a layer's configuration: what Keras makes up, and what matters to training alone.
-MADE_UP, OF_TRAINING = ("name",), ("trainable",)
+# Of a network's configuration: what says nothing of what it computes, and what matters to training alone.
+APART, OF_TRAINING = ("name", "build_config", "compile_config"), ("trainable",)
 
 
 def digest_of(*facts):
@@ -42,10 +42,10 @@ def digest_of_network(model):
     Returns:
         str, 64 hexadecimal digits.
     """
-    return digest_of(describe_network(model, without=MADE_UP + OF_TRAINING), checkpoints.digest_of_weights(model))
+    return digest_of(describe_network(model, without=APART + OF_TRAINING), checkpoints.digest_of_weights(model))
 
 
-def describe_network(model, *, without=MADE_UP):
+def describe_network(model, *, without=APART):
     """A network's whole configuration, with positions in place of names.
 
     Args:

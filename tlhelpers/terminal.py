@@ -6,9 +6,11 @@ import re
 import sys
 import threading
 
-# What TensorFlow and LiteRT say while they load or convert, before any setting can silence it.
+# What TensorFlow and LiteRT say while they load or convert, before any setting can silence it; and their advice on
+# functions that are traced often, as where many small heads are trained in turn.
 STARTUP_MESSAGE = re.compile(
     r"WARNING: All log messages before absl::InitializeLog|I\d{4} \d|W0000 .*tf_tfl_flatbuffer_helpers|INFO:"
+    r"|WARNING:tensorflow:\d+ out of the last \d+ calls to"
     r"|[EW]0000 .*(Unable to register cu|computation placer already registered)"
 )
 

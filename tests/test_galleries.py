@@ -1,5 +1,7 @@
 """Figures made of pictures: every image under its own title, in readable colours."""
 
+import io
+
 import numpy as np
 import pytest
 from eight_pictures import HEAT, IMAGES, NAMES, READABLE, Y_PROB, Y_TRUE
@@ -68,3 +70,15 @@ def test_heat_maps_darken_what_is_cold_and_draw_a_line_around_what_is_hot():
 def test_every_heat_map_needs_its_image():
     with pytest.raises(ValueError, match="zip"):
         galleries.plot_heat_maps(IMAGES[:3], HEAT[:2], list("abc"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "names", [["$5", "$10", "$a_"], ["_a", "{0}", "b\\c"], ["猫", "قطة", "q" * 200], [" ", "%s", "x^y"]]
+)
+def test_pictures_are_shown_under_names_of_any_kind(names):
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    axes = galleries.plot_prediction_grid(images, [0, 1, 2], np.eye(3)[[1, 0, 2]], names)
+    axes[0].figure.savefig(io.BytesIO(), format="png")
+    assert all(axis.get_title() for axis in axes)
+    assert max(len(line) for axis in axes for line in axis.get_title().splitlines()) < 60

@@ -3,13 +3,17 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from tlhelpers import inputs
+from tlhelpers.lettering import LONGEST_NAME, as_label, lettered
 from tlhelpers.plotting import PALETTE, WIDTH
 
 # Colours of text on white; the palette's vermilion is too light for that, so it is darkened.
 RIGHT_COLOUR, WRONG_COLOUR = PALETTE[0], "#b84f00"
 SHADE, HALF_HEAT = 0.65, 0.5
+BESIDE_NAME = 8  # characters that a title has beside a class's name
 
 
+@lettered
 def plot_image_grid(images, titles, *, columns=6, colours=None):
     """Images in a grid, each under its title.
 
@@ -32,7 +36,9 @@ def plot_image_grid(images, titles, *, columns=6, colours=None):
         axes.flat[0].text(0, 0.5, "nothing to show", transform=axes.flat[0].transAxes)
     for axis, image, title, colour in zip(axes.flat, images, titles, colours, strict=False):
         axis.imshow(image)
-        axis.set_title(title, color=colour, fontsize=8, fontweight="normal")
+        axis.set_title(
+            as_label(title, longest=LONGEST_NAME + BESIDE_NAME), color=colour, fontsize=8, fontweight="normal"
+        )
     return axes.ravel()[: len(images)]
 
 
@@ -48,8 +54,14 @@ def plot_prediction_grid(images, y_true, y_prob, class_names, *, columns=6):
 
     Returns:
         array of Axes, one per image.
+
+    Raises:
+        ValueError: when labels, probabilities and names do not fit each other.
     """
-    y_prob = np.asarray(y_prob)
+    class_names = inputs.check_class_names(class_names)
+    if len(images):
+        y_prob = inputs.check_probabilities(y_prob, count=len(images), classes=len(class_names))
+        y_true = inputs.check_labels(y_true, classes=len(class_names))
     titles, colours = [], []
     for target, row in zip(y_true, y_prob, strict=True):
         predicted = row.argmax()

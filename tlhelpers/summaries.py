@@ -171,7 +171,7 @@ def summarise_pooled(records):
 
     Returns:
         pandas.DataFrame indexed by `protocol` and `model`, in the order of `records`: `accuracy`; `low` and `high`,
-        its 95 % bootstrap interval over test images; `seed_spread`, the standard deviation of the accuracy from seed
+        its 95 % interval over test images; `seed_spread`, the standard deviation of the accuracy from seed
         to seed (NaN for one); `seeds`; `images`; `macro_f1`; `ece`; and `scaled_ece`, after temperature scaling seed
         by seed (NaN where a record holds no validation predictions).
 
@@ -259,7 +259,7 @@ def compare_sources(study, protocol, labels, runs, *, recorded=None):
         protocol: str. `"published"` or `"careful"`.
         labels: dict from `<network>-<strategy>` to the label of a figure.
         runs: dict from a model of the source, `<network>-<strategy>`, to this build's Record of it, shown with
-            their bootstrap intervals; may lack models.
+            their intervals over test images; may lack models.
         recorded: Path or None. The recorded runs; None means the committed ones.
 
     Returns:
@@ -316,7 +316,7 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
 
 
 def accuracy_intervals(runs):
-    """Test accuracy of some runs with its 95 % bootstrap interval over test pictures, as figures want it.
+    """Test accuracy of some runs with its 95 % interval over test pictures, as figures want it.
 
     Args:
         runs: dict from how a page calls a model to its Record.

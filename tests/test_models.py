@@ -298,8 +298,8 @@ def test_all_layers_may_be_unfrozen(backbone):
             lambda b: models.unfreeze(b, last=3, from_block="block_16"),
             r"either last or from_block. Received: last=3, from_block='block_16'",
         ),
-        (lambda b: models.unfreeze(b, last=0), r"between 1 and 155. Received: last=0"),
-        (lambda b: models.unfreeze(b, last=156), r"between 1 and 155. Received: last=156"),
+        (lambda b: models.unfreeze(b, last=0), r"at least 1, at most 155. Received: last=0"),
+        (lambda b: models.unfreeze(b, last=156), r"at least 1, at most 155. Received: last=156"),
         (lambda b: models.unfreeze(b, from_block="block_17"), r"'block_16'.*Received: from_block='block_17'"),
         (lambda b: models.unfreeze(b, from_block=""), r"'block_1'.*Received: from_block=''"),
         (
@@ -460,3 +460,83 @@ def test_a_standardised_head_sees_features_of_mean_zero_and_variance_one():
     standard = keras.ops.convert_to_numpy(layer(features))
     np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(standard.std(axis=0), 1, atol=1e-3)
+
+
+def nest(depth=1):
+    """A classifier that holds a small network with BatchNormalization as one layer, in some depth."""
+    keras.utils.set_random_seed(0)
+    inside = [keras.layers.Conv2D(4, 3, name="inner_conv"), keras.layers.BatchNormalization(name="inner_norm")]
+    network = keras.Sequential([keras.Input((8, 8, 3)), *inside], name="inner")
+    for level in range(1, depth):
+        network = keras.Sequential([keras.Input((8, 8, 3)), network], name=f"around_{level}")
+    return keras.Sequential([keras.Input((8, 8, 3)), network, keras.layers.Flatten(), keras.layers.Dense(2)])
+
+
+def fit_once(model):
+    """The statistics of each BatchNormalization inside, before and after an epoch."""
+    norms = [layer for layer in models.list_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [layer.moving_mean.numpy() for layer in norms]
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(np.random.default_rng(0).normal(5, 3, (8, 8, 8, 3)), np.arange(8) % 2, verbose=0)
+    return before, [layer.moving_mean.numpy() for layer in norms]
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(("batch_norm", "moves"), [("frozen", False), ("updating", True)])
+def test_batch_normalization_inside_stays_as_it_was_unless_asked_otherwise(tmp_path, depth, loaded, batch_norm, moves):
+    model = nest(depth=depth)
+    if loaded:
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    models.freeze(model)
+    trained = models.unfreeze(model, last=4, batch_norm=batch_norm)
+    assert "inner_conv" in {layer.name for layer in trained}
+    before, after = fit_once(model)
+    assert len(before) == 1
+    assert np.array_equal(before[0], after[0]) is not moves
+
+
+def test_layers_inside_are_counted_from_the_end_and_found_by_name():
+    model = nest()
+    first, *_ = models.unfreeze(model, from_block="inner_norm", batch_norm="updating")
+    assert first.name == "inner_norm"
+    assert not model.get_layer("inner").get_layer("inner_conv").trainable
+    assert len(models.unfreeze(model, last=1)) == 1
+    models.freeze(model)
+    assert model.trainable_weights == []
+
+
+def test_a_flat_network_computes_what_the_nested_one_does():
+    model, x = nest(depth=3), np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3))
+    flat = models.flatten(model)
+    assert not any(hasattr(layer, "layers") for layer in flat.layers)
+    np.testing.assert_allclose(flat(x), model(x), rtol=1e-5)
+    assert models.flatten(flat) is flat
+
+
+def test_a_network_that_holds_the_backbone_as_one_layer_is_not_split_or_pooled():
+    model = nest()
+    models.unfreeze(model, last=2)
+    with pytest.raises(ValueError, match=r"split the inner one\. Received: .* with \['inner'\]"):
+        models.split_backbone(model)
+    with pytest.raises(ValueError, match=r"ends in a feature map.*Received: .* with the output \(None, 2\)"):
+        models.pooled(model)
+
+
+@pytest.mark.parametrize("size", [(64, 64), 64])
+def test_a_size_may_be_written_as_keras_does(size):
+    assert models.build_backbone("mobilenetv2_035", size, weights=None).input_shape == (None, 64, 64, 3)
+    assert models.baseline_cnn(size).input_shape == (None, 64, 64, 3)
+
+
+@pytest.mark.parametrize("size", [0, 64.0, (64, 48), "64"])
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(ValueError, match="Received: image_size="):
+        models.build_backbone("mobilenetv2_035", size, weights=None)
+
+
+def test_pooled_features_are_their_number_too():
+    assert models.build_head(1280, 3).input_shape == (None, 1280)
+    with pytest.raises(ValueError, match=r"Received: feature_shape=\(7, 7\)"):
+        models.build_head((7, 7), 3)

@@ -11,6 +11,8 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from tlhelpers import inputs, models
+
 BATCH = 16
 STATISTICS_BATCH = 64  # no gradient, and each layer's output is needed once
 PCA_DIMENSIONS = 50
@@ -37,15 +39,14 @@ def grad_cam(model, images, *, layer=None, classes=None):
 
     Raises:
         ValueError: when the layer is unknown or has no map, when it is not the only way from the image to the
-            logits, or when there is not one class per image.
+            logits, when the images are none that the model takes, or when there is not one class per image.
 
     Source:
         Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
     """
-    if classes is not None and np.shape(classes) != (len(images),):
-        raise ValueError(
-            f"classes holds one class per image: {(len(images),)}. Received: classes.shape={np.shape(classes)}"
-        )
+    images = _check_images(model, images)
+    classes = _check_classes(model, classes, len(images))
+    model = models.flatten(model)
     before, after = _cut(model, _find_map(model, layer))
     maps = np.zeros(np.shape(images)[:3], np.float32)
     for part in _batches(len(images)):
@@ -70,8 +71,10 @@ def feature_maps(model, images, layers):
         dict from a layer's name to a float32 array `(n, …)`, in the order of `layers`.
 
     Raises:
-        ValueError: when the model has no layer of that name.
+        ValueError: when the model has no layer of that name, or the images are none that it takes.
     """
+    images = _check_images(model, images)
+    model = models.flatten(model)
     outputs = [_find_layer(model, name).output for name in layers]
     network = keras.Model(model.inputs[0], outputs)
     batches = [
@@ -118,6 +121,8 @@ def domain_distance(backbone, images):
     Source:
         After Li et al. 2016, https://arxiv.org/abs/1603.04779, who find a domain in these statistics.
     """
+    images = _check_images(backbone, images)
+    backbone = models.flatten(backbone)
     norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms or len(images) == 0:
         raise ValueError(
@@ -180,6 +185,25 @@ def nearest_neighbours(features, queries, count):
     index = NearestNeighbors(n_neighbors=count, metric="cosine").fit(features)
     distances, indices = index.kneighbors(queries)
     return indices, (1 - distances).astype(np.float32)
+
+
+def _check_images(model, images):
+    """Images that a model takes, as an array; none of them is fine."""
+    shape = inputs.check_model(model).input_shape
+    if len(shape) != 4:
+        raise ValueError(f"A model that is explained takes images, (n, height, width, channels). Received: {shape=}")
+    if len(images) == 0:
+        return np.empty((0, *(side or 1 for side in shape[1:])), np.uint8)
+    return inputs.check_images(images, size=None if None in shape[1:3] else shape[1:3], channels=shape[-1])
+
+
+def _check_classes(model, classes, count):
+    """One class of a model for each image, or None."""
+    if classes is None:
+        return None
+    if np.shape(classes) != (count,):
+        raise ValueError(f"classes holds one class per image: {(count,)}. Received: classes.shape={np.shape(classes)}")
+    return inputs.check_labels(classes, classes=model.output_shape[-1], name="classes")
 
 
 @functools.lru_cache(maxsize=1)

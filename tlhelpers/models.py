@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from tlhelpers import checkpoints, resnet
+from tlhelpers.inputs import check_image_size, check_model, check_whole
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of images in 0..1
 
@@ -75,6 +76,7 @@ def baseline_cnn(image_size=224, num_classes=5, *, dropout=0.5, seed=None):
         The network of the published flower study.
     """
     _check_num_classes(num_classes)
+    image_size = check_image_size(image_size)
     if image_size < 22:
         raise ValueError(
             f"Three convolution and pooling blocks need at least 22 pixels a side. Received: image_size={image_size}"
@@ -109,6 +111,7 @@ def small_cnn(image_size=28, num_classes=10, *, dropout=0.4, seed=None):
         classifier and dropout; the sizes are ours.
     """
     _check_num_classes(num_classes)
+    image_size = check_image_size(image_size)
     if image_size < 8:
         raise ValueError(f"Three poolings need at least 8 pixels a side. Received: image_size={image_size}")
     seeds = _seed_sequence(seed)
@@ -135,7 +138,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
         output features `(batch, side, side, width)`, where side is a 32nd of `image_size`, rounded up.
 
     Raises:
-        ValueError: when the backbone or the weights have an unknown name.
+        ValueError: when the backbone or the weights have an unknown name, or the size is none.
 
     Source:
         Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Tan and Le 2021, https://arxiv.org/abs/2104.00298.
@@ -144,7 +147,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     offered = sorted(kind for kind, names in checkpoints.WEIGHT_FILES.items() if name in names)
     if weights not in (*offered, None):
         raise ValueError(f"Weights of {name} are one of {offered} or None. Received: weights={weights!r}")
-    row = BACKBONES[name]
+    row, image_size = BACKBONES[name], check_image_size(image_size)
     inputs = keras.Input((image_size, image_size, 3), name="image")
     rescaled = layers.Rescaling(**row["rescaling"], name="rescaling")(inputs) if row["rescaling"] else inputs
     network = row["builder"](input_tensor=rescaled, include_top=False, weights=None)
@@ -160,7 +163,8 @@ def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, standar
     """The published head: pooling, a dense layer, dropout, logits.
 
     Args:
-        feature_shape: tuple of int. `(height, width, channels)`, or `(channels,)` when already pooled.
+        feature_shape: tuple of int. `(height, width, channels)`, or `(channels,)` when already pooled; then the number
+            of channels alone does, too.
         num_classes: int. Number of classes, at least 2.
         hidden: int. Units of the dense layer; 0 leaves it out (a linear head).
         dropout: float in [0, 1).
@@ -172,9 +176,12 @@ def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, standar
         keras.Model. From features to logits `(batch, num_classes)`.
 
     Raises:
-        ValueError: when there are fewer than two classes.
+        ValueError: when there are fewer than two classes, or the features are of another shape.
     """
     _check_num_classes(num_classes)
+    feature_shape = (feature_shape,) if isinstance(feature_shape, int) else tuple(feature_shape)
+    if len(feature_shape) not in (1, 3):
+        raise ValueError(f"Features are (height, width, channels) or (channels,). Received: {feature_shape=}")
     inputs = keras.Input(feature_shape, name="features")
     x = inputs
     if len(feature_shape) == 3:
@@ -195,7 +202,16 @@ def pooled(backbone, depths=()):
 
     Returns:
         keras.Model with an output `(batch, channels)`. Weights are shared.
+
+    Raises:
+        ValueError: when the backbone does not end in a feature map.
     """
+    check_model(backbone, name="backbone")
+    if len(backbone.output_shape) != 4:
+        raise ValueError(
+            "A backbone ends in a feature map, (batch, height, width, channels). "
+            f"Received: {backbone.name!r} with the output {backbone.output_shape}"
+        )
     if depths:
         parts = [layers.GlobalAveragePooling2D()(backbone.get_layer(name).output) for name in depths]
         outputs = layers.Concatenate(name="_".join(("pooling", *depths)))(
@@ -222,21 +238,24 @@ def connect(backbone, head, depths=()):
 
 
 def freeze(backbone):
-    """Freezes every layer of a backbone and returns it."""
+    """Freezes every layer of a backbone, those of networks inside it too, and returns it."""
     backbone.trainable = False
-    for layer in backbone.layers:  # Keras passes the flag on only when the backbone's own changes
+    for layer in list_layers(backbone):  # Keras passes the flag on only when the backbone's own changes
         layer.trainable = False
     return backbone
 
 
 def unfreeze(backbone, *, last=None, from_block=None, batch_norm="frozen"):
-    """Unfreezes the end of a backbone; everything before it stays frozen.
+    """Unfreezes the end of a network; everything before it stays frozen.
+
+    Layers are counted and found inside of networks that the network holds as one layer, too, as in a `Sequential` of a
+    backbone and a head.
 
     BatchNormalization layers stay frozen unless asked otherwise: only `trainable = False` keeps their
     moving statistics in place under `fit`. Calling the backbone with `training=False` does not.
 
     Args:
-        backbone: keras.Model.
+        backbone: keras.Model, a backbone or a whole classifier.
         last: int or None. How many layers to unfreeze, counted from the end.
         from_block: str or None. Or: unfreeze from the first layer whose name starts so, such as `"block_16"`.
         batch_norm: str. `"frozen"`, or `"updating"` to let the unfrozen part's BatchNormalization train.
@@ -250,14 +269,73 @@ def unfreeze(backbone, *, last=None, from_block=None, batch_norm="frozen"):
     Source:
         https://github.com/keras-team/keras/issues/20285 (training=False is overridden under `fit`).
     """
-    start = _first_unfrozen(backbone, last, from_block)
+    found = list_layers(backbone)
+    start = _first_unfrozen(found, last, from_block)
     if batch_norm not in ("frozen", "updating"):
         raise ValueError(f"batch_norm is 'frozen' or 'updating'. Received: batch_norm={batch_norm!r}")
-    backbone.trainable = True
-    for index, layer in enumerate(backbone.layers):
+    backbone.trainable = True  # and the networks inside it, whose own flag would hold their layers back
+    for index, layer in enumerate(found):
         is_batch_norm = isinstance(layer, layers.BatchNormalization)
         layer.trainable = index >= start and not (is_batch_norm and batch_norm == "frozen")
-    return [layer for layer in backbone.layers if layer.trainable and layer.weights]
+    return [layer for layer in found if layer.trainable and layer.weights]
+
+
+def list_layers(model):
+    """The layers of a network in their order, with those of networks inside it in the place of these.
+
+    Args:
+        model: keras.Model.
+
+    Returns:
+        list of keras.Layer. Inputs of inner networks are left out.
+    """
+    found = []
+    for layer in model.layers:
+        inner = list_layers(layer) if _nests(layer) else [layer]
+        found += [part for part in inner if part is layer or not isinstance(part, layers.InputLayer)]
+    return found
+
+
+def flatten(model):
+    """The same network without networks inside: one graph from the images to the outputs, with copies of the weights.
+
+    Args:
+        model: keras.Model, which may hold others as layers, in any depth.
+
+    Returns:
+        keras.Model. The same one where it holds none.
+
+    Raises:
+        ValueError: when it is not built, or two inner networks have layers of one name.
+    """
+    check_model(model)
+    if not any(map(_nests, model.layers)):
+        return model
+    shared = _flatten_sharing(model)
+    try:
+        flat = keras.models.clone_model(shared)
+    except ValueError as error:
+        raise ValueError(
+            f"Layers of networks inside a network have different names ({error}). Received: model={model.name!r}"
+        ) from error
+    flat.set_weights(shared.get_weights())
+    return flat
+
+
+def _flatten_sharing(model):
+    """The flat network with the very layers of the model, which then stand in several graphs."""
+
+    def call(layer, *arguments, **options):
+        if not _nests(layer):
+            return layer(*arguments, **options)
+        return _flatten_sharing(layer).call(*arguments)  # layer by layer, where `layer(...)` would be one step
+
+    whole = keras.Model(model.inputs, model.outputs, name=model.name)  # of a Sequential, too
+    return keras.models.clone_model(whole, clone_function=lambda layer: layer, call_function=call)
+
+
+def _nests(layer):
+    return bool(getattr(layer, "layers", None))
 
 
 def partial_block(name):
@@ -291,6 +369,12 @@ def split_backbone(backbone):
     Raises:
         ValueError: when nothing is unfrozen, or when no single tensor connects the two parts.
     """
+    inner = [layer.name for layer in backbone.layers if _nests(layer)]
+    if inner:
+        raise ValueError(
+            "A backbone is split between layers of its own, and holds no network as one of them: split the inner one. "
+            f"Received: {backbone.name!r} with {inner}"
+        )
     trainable = [i for i, layer in enumerate(backbone.layers) if layer.trainable and layer.weights]
     if not trainable:
         raise ValueError("A backbone is split at its first unfrozen layer. Received: a frozen backbone")
@@ -359,18 +443,16 @@ def _check_backbone(name):
 
 
 def _check_num_classes(num_classes):
-    if num_classes < 2:
-        raise ValueError(f"A classifier needs at least two classes. Received: num_classes={num_classes}")
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise ValueError(f"A classifier needs at least two classes. Received: num_classes={num_classes!r}")
 
 
-def _first_unfrozen(backbone, last, from_block):
+def _first_unfrozen(found, last, from_block):
     if (last is None) == (from_block is None):
         raise ValueError(f"Give either last or from_block. Received: last={last!r}, from_block={from_block!r}")
-    names = [layer.name for layer in backbone.layers]
+    names = [layer.name for layer in found]
     if last is not None:
-        if not 1 <= last <= len(names):
-            raise ValueError(f"last is between 1 and {len(names)}. Received: last={last}")
-        return len(names) - last
+        return len(names) - check_whole(last, name="last", low=1, high=len(names))
     for index, name in enumerate(names):
         if name == from_block or name.startswith(from_block + "_"):
             return index

@@ -93,3 +93,34 @@ def test_the_page_knows_how_large_the_program_is_that_it_loads():
     text = (RUNTIME / "classifier.js").read_text(encoding="utf-8")
     size = (RUNTIME / "litert_wasm_compat_internal.wasm").stat().st_size
     assert f"const RUNTIME_BYTES = {size};" in text
+
+
+def test_a_file_that_answers_otherwise_than_keras_is_not_kept(tmp_path, model, monkeypatch):
+    other = keras.models.clone_model(model)
+    convert = exports.features.compile_frozen
+    monkeypatch.setattr(exports.features, "compile_frozen", lambda _: convert(other))
+    with pytest.raises(ValueError, match=r"answers as Keras does, within .* Received: .* away"):
+        exports.export_model(model, tmp_path / "model.tflite")
+    assert list(tmp_path.glob("*.tflite")) == []
+
+
+def test_models_that_cannot_be_exported_are_refused_with_the_reason(tmp_path, model):
+    image, table = keras.Input((8, 8, 3)), keras.Input((2,))
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    wrong = {
+        "2 inputs": keras.Model([image, table], keras.layers.Concatenate()([pooled, table])),
+        "2 outputs": keras.Model(image, [pooled, pooled]),
+        "no inputs yet": keras.Sequential([keras.layers.Dense(2)]),
+        "one size": keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]),
+    }
+    for said, stranger in wrong.items():
+        with pytest.raises(ValueError, match=rf"{said}"):
+            exports.export_model(stranger, tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match=r"ends in \.tflite\. Received: path="):
+        exports.export_model(model, tmp_path / "model.keras")
+
+
+def test_augmentation_inside_a_model_and_a_backbone_as_one_layer_are_exported(tmp_path, model):
+    whole = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.RandomFlip(), model])
+    exports.export_model(whole, tmp_path / "a.tflite")
+    assert (tmp_path / "a.tflite").is_file()

@@ -4,6 +4,7 @@ Names are loaded on first use, so that `import tlhelpers` is quick and never imp
 """
 
 import os
+import sys
 
 import lazy_loader
 
@@ -11,6 +12,12 @@ import lazy_loader
 # oneDNN, which it takes by itself on some processors only, are the faster ones on the others, too.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# Keras reads this when it is imported; without it, a file in the home folder may name another backend.
+if (backend := os.environ.get("KERAS_BACKEND") or "tensorflow") != "tensorflow" and "keras" not in sys.modules:
+    print(f"tlhelpers computes with TensorFlow, so that KERAS_BACKEND={backend} is set aside", file=sys.stderr)
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 __version__ = "0.1.0"
 

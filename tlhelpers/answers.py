@@ -1,10 +1,10 @@
 """What the outputs of a classifier stand for: logits or probabilities, of two or more classes."""
 
-import keras
 import numpy as np
 from scipy.special import expit, softmax
 
 from tlhelpers import inputs
+from tlhelpers.keras_settings import keras
 
 LOGITS, PROBABILITIES, UNKNOWN = "logits", "probabilities", "unknown"
 # By the function that a network ends in.

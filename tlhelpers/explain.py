@@ -2,7 +2,6 @@
 
 import functools
 
-import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -12,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from tlhelpers import inputs, models
+from tlhelpers.keras_settings import keras
 
 BATCH = 16
 STATISTICS_BATCH = 64  # no gradient, and each layer's output is needed once

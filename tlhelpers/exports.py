@@ -3,17 +3,22 @@
 import json
 from pathlib import Path
 
-import keras
+import numpy as np
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
-from tlhelpers import features, files
+from tlhelpers import features, files, inputs
+from tlhelpers.keras_settings import keras
 
 CARD = "classifier.json"
+CHECKED_IMAGES, LARGEST_DIFFERENCE = 2, 1e-2  # of an answer, relative where it is above 1
 
 
 def export_model(model, path):
     """Writes a model as a LiteRT file: its operations one after the other, its weights as constants among them.
+
+    What the file answers is held against what Keras answers before it is kept.
 
     As `model.export(path, format="litert")`, which goes by way of a SavedModel: that takes several times as long.
 
@@ -23,17 +28,36 @@ def export_model(model, path):
             name of `image`, and calls what it makes of it `output`.
 
     Raises:
-        ValueError: when the model takes images of any size.
+        ValueError: when the model is not built, has several inputs or outputs, or takes images of any size, when the
+            path ends in something else, or when the file would answer otherwise than Keras does.
     """
-    shape = (1, *model.input_shape[1:])
+    if Path(path).suffix != ".tflite":
+        raise ValueError(f"An exported model is a file that ends in .tflite. Received: path={str(path)!r}")
+    shape = (1, *inputs.check_model(model).input_shape[1:])
     if None in shape:
         raise ValueError(f"A model is exported for images of one size. Received: input_shape={model.input_shape}")
     frozen, module = features.compile_frozen(model), tf.Module()
     signature = [tf.TensorSpec(shape, tf.float32, name="image")]
     module.call = tf.function(lambda image: {"output": frozen(image)}, input_signature=signature)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call.get_concrete_function()], module)
+    content = converter.convert()
+    _check_answers(model, content, shape)
     with files.atomic_file(path) as temporary:
-        temporary.write_bytes(converter.convert())
+        temporary.write_bytes(content)
+
+
+def _check_answers(model, content, shape):
+    """Raises a ValueError when an exported model answers otherwise than the one it was made from."""
+    images = np.random.default_rng(0).uniform(0, 255, (CHECKED_IMAGES, *shape[1:])).astype("float32")
+    runner = Interpreter(model_content=content).get_signature_runner()
+    found = np.concatenate([runner(image=image[np.newaxis])["output"] for image in images])
+    expected = keras.ops.convert_to_numpy(model(images, training=False))
+    apart = float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))
+    if not apart <= LARGEST_DIFFERENCE:
+        raise ValueError(
+            f"An exported model answers as Keras does, within {LARGEST_DIFFERENCE:g}. "
+            f"Received: {model.name!r}, whose file is {apart:g} away"
+        )
 
 
 def save_classifier(folder, models, samples, drawings, class_names, *, note=""):

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import joblib
-import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from tlhelpers import devices, files, identity, loaders, settings, training, workers
+from tlhelpers.keras_settings import keras
 
 EXTRACTION_BATCH = 32
 PART_IMAGES = 16 * EXTRACTION_BATCH  # what a worker takes at a time: some seconds of work

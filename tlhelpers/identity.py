@@ -9,11 +9,11 @@ import hashlib
 import inspect
 import json
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tlhelpers import checkpoints, files
+from tlhelpers.keras_settings import keras
 
 # Of a network's configuration: what says nothing of what it computes, and what matters to training alone.
 APART, OF_TRAINING = ("name", "build_config", "compile_config"), ("trainable",)

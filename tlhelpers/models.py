@@ -5,11 +5,11 @@ Every model takes RGB images in 0..255, rescales them itself and ends in one lay
 
 from functools import partial
 
-import keras
 from keras import layers
 
 from tlhelpers import checkpoints, resnet
 from tlhelpers.inputs import check_image_size, check_model, check_whole
+from tlhelpers.keras_settings import keras
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of images in 0..1
 

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-import keras
 import numpy as np
 import pandas as pd
 import PIL
@@ -34,6 +33,7 @@ from tlhelpers import (
     sketch,
     training,
 )
+from tlhelpers.keras_settings import keras
 
 BACKBONE = "mobilenetv2_035"
 WEIGHTS_FILE = checkpoints.WEIGHT_FILES["pocket"][BACKBONE]

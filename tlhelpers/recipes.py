@@ -7,10 +7,10 @@ BatchNormalization frozen there. Which ingredients stand in the table was decide
 from dataclasses import dataclass
 from functools import partial
 
-import keras
 import tensorflow as tf
 
 from tlhelpers import models
+from tlhelpers.keras_settings import keras
 
 SCRATCH_BATCH_NORM_MOMENTUM = 0.9  # Keras' own 0.999 needs thousands of steps before the averages mean anything
 

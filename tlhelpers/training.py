@@ -10,12 +10,12 @@ import time
 import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tlhelpers import answers, devices, files, identity, loaders
 from tlhelpers import inputs as inputs_
+from tlhelpers.keras_settings import keras
 
 SUFFIX = ".keras"
 MARK = b"written by tlhelpers.save_model"  # in the archive that a model is, so that it is known as ours

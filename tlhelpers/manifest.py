@@ -93,8 +93,8 @@ def build_manifest(
     inspected = devices.map_over_cores(inspect, list(listed["path"]), description="Reading images", workers=workers)
     rows, hashes = [], []
     for (path, label, part), (facts, image_hash) in zip(listed.itertuples(index=False), inspected, strict=True):
-        readable_path = facts.pop("readable_path", files.shown_name(path))
-        rows.append({"path": readable_path, "label": label, "part": part, **facts})
+        own_path = str(path) if files.is_text(path) else files.shown_name(path)  # such a file is read as a copy
+        rows.append({"path": facts.pop("readable_path", own_path), "label": label, "part": part, **facts})
         hashes.append(image_hash)
     manifest = _convert_refused(pd.DataFrame(rows, columns=COLUMNS))
     _check_classes(manifest, class_names)

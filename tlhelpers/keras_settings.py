@@ -5,12 +5,12 @@ Modules take `keras` from here. Which backend Keras loads is settled before, whe
 
 import keras
 
-BACKEND = "tensorflow"
+OTHER_BACKENDS = ("jax", "numpy", "openvino", "torch")
 
-if keras.backend.backend() != BACKEND:
+if (backend := keras.backend.backend()) in OTHER_BACKENDS:
     raise ImportError(
-        f"tlhelpers computes with Keras on {BACKEND}; import it before Keras, or unset KERAS_BACKEND. "
-        f"Received: Keras on {keras.backend.backend()}"
+        "tlhelpers computes with Keras on TensorFlow; import it before Keras, or unset KERAS_BACKEND. "
+        f"Received: Keras on {backend}"
     )
 keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")

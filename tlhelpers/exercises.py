@@ -62,8 +62,7 @@ def get_rescue_budget(profile):
     """
     if profile not in RESCUE:
         raise ValueError(f"A profile is one of {sorted(RESCUE)}. Received: profile={profile!r}")
-    whole = profiles.choose_profile(profile).case_epochs == profiles.PROFILES[profile].case_epochs
-    return RESCUE[profile] if whole else WITHOUT_GPU
+    return WITHOUT_GPU if profiles.trains_briefly(profile) else RESCUE[profile]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def evaluate(y_true, y_prob, class_names):
         "macro_precision": precision,
         "macro_recall": recall,
         "macro_f1": f1,
-        "ece": expected_calibration_error(y_true, y_prob),
+        "ece": calibration_gap(*_grade(y_true, y_prob)),
         "per_class": per_class,
     }
 
@@ -455,10 +455,9 @@ def _get_metric(metric):
 
 def _check_predictions(y_true, y_prob, classes=None):
     """Labels and probabilities of the same images, in the form that this module works with."""
-    y_prob = inputs.check_probabilities(y_prob, classes=classes)
-    y_true = inputs.check_labels(y_true, classes=y_prob.shape[1])
-    inputs.check_probabilities(y_prob, count=len(y_true))
-    return y_true, y_prob
+    count = len(y_true) if np.ndim(y_true) else None
+    y_prob = inputs.check_probabilities(y_prob, count=count, classes=classes)
+    return inputs.check_labels(y_true, classes=y_prob.shape[1]), y_prob
 
 
 def _paired(y_true, y_prob_a, y_prob_b, metric):

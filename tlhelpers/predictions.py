@@ -156,9 +156,9 @@ def compile_answers(model, image_size):
     kind, call = answers.read_ending(model), features.compile_frozen(model)
     noise = np.random.default_rng(0).integers(0, 256, (PROBES, image_size, image_size, 3)).astype("float32")
     outputs = call(noise).numpy()
-    answers.to_probabilities(outputs, kind)
     if kind == answers.UNKNOWN:
         kind = answers.guess_kind(outputs)
+    answers.to_probabilities(outputs, kind)  # refuses what is no number
     return lambda images: answers.to_probabilities(call(images).numpy(), kind)
 
 

@@ -161,8 +161,13 @@ def choose_profile(name="auto"):
     return _fit_to_device(PROFILES[requested], "TLHELPERS_PROFILE asks for it")
 
 
+def trains_briefly(name):
+    """Whether a profile, by its name, has less than its whole budget: without a GPU, unless its runs are recorded."""
+    return name == FULL.name and not devices.list_gpus() and not settings.is_recording()
+
+
 def _fit_to_device(profile, reason):
     """The profile with the budget that this machine has time for."""
-    if profile is FULL and not devices.list_gpus() and not settings.is_recording():
+    if trains_briefly(profile.name):
         return replace(FULL_WITHOUT_GPU, reason=reason + WITHOUT_GPU)
     return replace(profile, reason=reason)

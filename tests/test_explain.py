@@ -325,6 +325,7 @@ def nest(backbone, kind):
     return keras.Model(inputs, x)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("kind", ["sequential", "functional", "twice", "loaded"])
 def test_a_backbone_inside_is_explained_as_one_whose_layers_stand_in_the_model(backbone, tmp_path, kind):
     model = nest(backbone, "sequential" if kind == "loaded" else kind)
@@ -359,3 +360,11 @@ def test_a_backbone_inside_is_explained_as_one_whose_layers_stand_in_the_model(b
 def test_images_and_classes_that_a_model_does_not_know_are_refused(classifier, images, options, said):
     with pytest.raises(ValueError, match=said):
         explain.grad_cam(classifier, images, **options)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_loaded_classifier_of_the_book_is_explained_as_it_stands_and_without_a_warning(classifier, tmp_path):
+    training.save_model(classifier, tmp_path / "model.keras")
+    loaded = training.load_model(tmp_path / "model.keras")
+    assert models.flatten(loaded) is loaded
+    np.testing.assert_allclose(explain.grad_cam(loaded, IMAGES), explain.grad_cam(classifier, IMAGES), atol=1e-4)

@@ -297,19 +297,19 @@ def list_layers(model):
 
 
 def flatten(model):
-    """The same network without networks inside: one graph from the images to the outputs, with copies of the weights.
+    """The same network with all feature maps in one graph, from the images to the outputs, and copies of the weights.
 
     Args:
-        model: keras.Model, which may hold others as layers, in any depth.
+        model: keras.Model, which may hold others as layers, in any depth. Heads, which make no map, stay as they are.
 
     Returns:
-        keras.Model. The same one where it holds none.
+        keras.Model. The same one where no network inside makes a feature map.
 
     Raises:
         ValueError: when it is not built, or two inner networks have layers of one name.
     """
     check_model(model)
-    if not any(map(_nests, model.layers)):
+    if not any(map(_nests_maps, model.layers)):
         return model
     shared = _flatten_sharing(model)
     try:
@@ -326,16 +326,23 @@ def _flatten_sharing(model):
     """The flat network with the very layers of the model, which then stand in several graphs."""
 
     def call(layer, *arguments, **options):
-        if not _nests(layer):
+        if not _nests_maps(layer):
             return layer(*arguments, **options)
         return _flatten_sharing(layer).call(*arguments)  # layer by layer, where `layer(...)` would be one step
 
-    whole = keras.Model(model.inputs, model.outputs, name=model.name)  # of a Sequential, too
+    ends = [side[0] if len(side) == 1 else side for side in (model.inputs, model.outputs)]
+    whole = keras.Model(*ends, name=model.name)  # of a Sequential, too
     return keras.models.clone_model(whole, clone_function=lambda layer: layer, call_function=call)
 
 
 def _nests(layer):
     return bool(getattr(layer, "layers", None))
+
+
+def _nests_maps(layer):
+    """Whether a layer is a network that makes feature maps, as a backbone does and a head does not."""
+    parts = [part for part in list_layers(layer) if not isinstance(part, layers.InputLayer)] if _nests(layer) else []
+    return any(len(output.shape) == 4 for part in parts for output in keras.tree.flatten(part.output))
 
 
 def partial_block(name):

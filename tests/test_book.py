@@ -124,6 +124,13 @@ def outputs_of(notebook):
 
 
 @pytest.mark.slow
+def test_no_table_is_cut_in_its_middle(executed):
+    for chapter, notebook in executed.items():
+        shown = "".join(output.get("data", {}).get("text/html", "") for output in outputs_of(notebook))
+        assert not re.search(r"<p>\d+ rows × \d+ columns</p>", shown), chapter  # as pandas says below such a table
+
+
+@pytest.mark.slow
 def test_every_chapter_runs_without_an_error_or_a_word_on_stderr(executed):
     for notebook in executed.values():
         kinds = {(o.output_type, o.get("name")) for o in outputs_of(notebook)}

@@ -51,6 +51,15 @@ def test_what_is_gone_from_the_book_leaves_the_staged_one(staged):
     assert (staged / "book" / "01.ipynb").is_file()
 
 
+def test_exported_models_are_laid_out_anew_by_each_build(staged):
+    model = settings.exports_folder() / "deep" / "model.tflite"
+    model.parent.mkdir(parents=True)
+    for content in ("first", "second"):
+        model.write_text(content)
+        staging.stage_source(["book/01.ipynb"])
+        assert (staged / "book" / "_static" / "exported" / "deep" / "model.tflite").read_text() == content
+
+
 def test_foot_of_every_page_is_the_badge_of_the_first_chapter(staged):
     staging.stage_source(["book/01.ipynb"])
     config = yaml.safe_load((staged / "_config.yml").read_text())

@@ -57,7 +57,7 @@ def stage_source(chapters, *, executed=None, repository=None):
             _copy(path, staging / relative)
     exported = staging / "book" / "_static" / "exported"
     if settings.exports_folder().is_dir():
-        shutil.copytree(settings.exports_folder(), exported)
+        shutil.copytree(settings.exports_folder(), exported, dirs_exist_ok=True)
     from tlhelpers import frontpage  # here, because what draws takes a second to load
 
     frontpage.write_result(staging / "book")

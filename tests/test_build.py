@@ -1,5 +1,6 @@
 """Executing chapters and building the site: what happens when something is not as it should be."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -232,6 +233,18 @@ def test_some_chapters_alone_are_refused_before_the_first_whole_build(plan):
 def test_unknown_chapter_names_the_known_ones(plan):
     with pytest.raises(ValueError, match=r"01_why_transfer_works\.ipynb.*Received: \['9'\]"):
         build.build_book(only=["9"])
+
+
+def test_what_libraries_say_while_photographs_are_read_is_not_heard(plan, mirror, monkeypatch, capfd):
+    def mark(*arguments, **options):
+        os.write(2, b"I0000 00:00:1796121617.05 15002 port.cc:153] oneDNN custom operations are on.\n")
+        os.write(2, b"a picture is damaged\n")
+        return marked(*arguments, **options)
+
+    marked = build.mark_chapters
+    monkeypatch.setattr(build, "mark_chapters", mark)
+    build.build_book(profile="full")
+    assert capfd.readouterr().err == "a picture is damaged\n"
 
 
 def test_book_without_photographs_stops_before_any_chapter_and_names_the_ways(plan, monkeypatch, capsys):

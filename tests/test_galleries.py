@@ -32,6 +32,37 @@ def test_titles_of_a_grid_take_the_given_colours():
     assert [ax.title.get_color() for ax in axes] == ["#112233", "#445566"]
 
 
+GREY = np.arange(12).reshape(3, 4) * 20
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        (GREY, np.stack([GREY] * 3, axis=-1)),
+        (GREY[..., None].astype("float32"), np.stack([GREY] * 3, axis=-1)),
+        (IMAGES[0].astype("float64"), IMAGES[0]),
+        (IMAGES[0] / 255, IMAGES[0] / 255),
+        (GREY > 100, np.stack([GREY > 100] * 3, axis=-1)),
+    ],
+)
+def test_an_image_is_shown_right_in_every_form(image, shown):
+    (ax,) = galleries.plot_image_grid([image], [""])
+    np.testing.assert_array_equal(ax.images[0].get_array(), shown)
+
+
+@pytest.mark.parametrize("image", [GREY[0], np.zeros((3, 4, 2)), GREY - 1, GREY * 2, GREY + np.nan, "abc"])
+def test_what_is_no_image_is_not_shown(image):
+    with pytest.raises(ValueError, match=r"An image has the shape.*Received: images\[1\] of shape"):
+        galleries.plot_image_grid([GREY, image], ["", ""])
+
+
+def test_an_image_without_a_title_or_a_colour_is_an_error():
+    with pytest.raises(ValueError, match="Received: 2 images, 1 titles, no colours"):
+        galleries.plot_image_grid(IMAGES[:2], ["a"])
+    with pytest.raises(ValueError, match="Received: 2 images, 2 titles, 1 colours"):
+        galleries.plot_image_grid(IMAGES[:2], ["a", "b"], colours=["red"])
+
+
 def test_predictions_are_ticked_or_crossed_in_words_and_colour():
     axes = galleries.plot_prediction_grid(IMAGES, Y_TRUE, Y_PROB, NAMES)
     assert axes[0].get_title() == "✓ daisy 90%\n"

@@ -69,6 +69,12 @@ def test_what_are_no_probabilities_is_refused(prob, said):
         inputs.check_probabilities(prob)
 
 
+@pytest.mark.parametrize("check", [inputs.check_labels, inputs.check_probabilities, inputs.check_images])
+def test_rows_of_several_lengths_are_no_array(check):
+    with pytest.raises(ValueError, match=r"is one array, with rows of one length\. Received: .* of type list"):
+        check([[0, 1], [1]])
+
+
 @pytest.mark.parametrize("options", [{"count": 3}, {"classes": 3}])
 def test_probabilities_of_other_images_or_classes_are_refused(options):
     with pytest.raises(ValueError, match=r"Received: y_prob of shape \(2, 2\)"):

@@ -468,3 +468,35 @@ def test_class_weights_give_every_class_the_same_say():
     assert weights == {0: pytest.approx(0.5), 1: pytest.approx(4.0), 2: pytest.approx(4 / 3)}
     assert np.mean([weights[k] for k in y]) == pytest.approx(1)
     assert all(type(k) is int for k in weights)
+
+
+@pytest.mark.parametrize(
+    ("correct", "confidence", "received"),
+    [
+        ([True], [0.5, 0.5], r"correct of shape \(1,\)"),
+        ([], [], r"shape \(0,\)"),
+        ([0, 2], [0.5, 0.5], "correct of shape"),
+        ([0, 1], [0.5, 1.5], "confidence of shape"),
+        ([0, 1], [0.5, np.nan], "confidence of shape"),
+        ([0, 1], ["a", "b"], "dtype <U1"),
+    ],
+)
+def test_answers_that_are_not_graded_have_no_calibration_gap(correct, confidence, received):
+    with pytest.raises(ValueError, match=received):
+        metrics.calibration_gap(correct, confidence)
+
+
+def test_the_calibration_gap_of_graded_answers_is_that_of_their_predictions():
+    gap = metrics.calibration_gap([True, True, False], [0.9, 0.6, 0.7])
+    assert gap == pytest.approx((0.1 + 0.4 + 0.7) / 3)
+    assert gap == metrics.expected_calibration_error([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
+
+
+@pytest.mark.parametrize("samples", [0, -1, 1.5, None])
+def test_resampling_takes_at_least_one_sample(samples):
+    y_true, y_prob = [0, 1], np.eye(2)
+    with pytest.raises(ValueError, match="samples is a whole number, at least 1"):
+        metrics.bootstrap_interval(y_true, y_prob, metric="macro_f1", samples=samples)
+    for compare in (metrics.bootstrap_difference, metrics.permutation_test):
+        with pytest.raises(ValueError, match="samples is a whole number, at least 1"):
+            compare(y_true, y_prob, y_prob, samples=samples)

@@ -30,7 +30,8 @@ POINTS = pd.DataFrame(
         "model": ["baseline", "frozen", "baseline", "frozen"],
         "source": ["published", "published", "recorded", "recorded"],
         "accuracy": [0.67, 0.88, 0.65, 0.9],
-        "half_width": [np.nan, np.nan, 0.02, 0.01],
+        "low": [np.nan, np.nan, 0.62, 0.88],
+        "high": [np.nan, np.nan, 0.67, 0.91],
     }
 )
 GROWTH = pd.DataFrame(
@@ -326,7 +327,8 @@ def test_a_comparison_shows_intervals_where_there_are_any():
     published, recorded = plotting.plot_comparison(POINTS).containers
     segments = [container.lines[2][0].get_segments() for container in (published, recorded)]
     assert [len(segment) for segment in segments[0]] == [0, 0]
-    assert [segment[1, 0] - segment[0, 0] for segment in segments[1]] == pytest.approx([0.04, 0.02])
+    assert [segment[1, 0] - segment[0, 0] for segment in segments[1]] == pytest.approx([0.05, 0.03])
+    assert [segment[0, 0] for segment in segments[1]] == pytest.approx([0.62, 0.88])
 
 
 def test_reliability_is_accuracy_against_confidence_beside_the_diagonal():

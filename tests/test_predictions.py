@@ -324,6 +324,17 @@ def test_a_json_of_another_kind_beside_a_model_is_said_and_names_can_be_given(sa
     assert command.main(arguments) == 0
 
 
+def test_what_a_models_backbone_has_learned_from_is_said_to_whoever_uses_it(folder, tmp_path, capsys):
+    path = tmp_path / "own.keras"
+    training.save_model(build(dense(3)), path, class_names=NAMES, learned_from="drawings alone")
+    assert command.main(["predict", str(path), str(folder), "--out", str(tmp_path / "out.csv")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "The model's backbone: drawings alone"
+    with pytest.raises(ValueError, match="is kept with its class names"):
+        training.save_model(build(dense(3)), path, learned_from="drawings alone")
+    training.save_model(build(dense(3)), path, class_names=NAMES)
+    assert training.saved_origin(path) is None
+
+
 def test_a_model_of_any_size_is_asked_at_the_size_that_is_given_and_others_at_theirs(saved, folder, tmp_path):
     build(dense(3), shape=(None, None, 3)).save(tmp_path / "any.keras")
     assert predictions.predict_folder(tmp_path / "any.keras", folder, tmp_path / "any.csv", image_size=SIDE)["ok"] == 5

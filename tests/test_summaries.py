@@ -135,8 +135,9 @@ def test_sources_are_compared_model_by_model(folder):
         ("Last six", "this build", 0.7),
     ]
     low, high = metrics.bootstrap_interval(run.y_true, run.y_prob)
-    expected = [np.nan, 4.302653 * 0.1 / np.sqrt(3), np.nan, (high - low) / 2]
-    np.testing.assert_allclose(points["half_width"], expected, rtol=1e-6)
+    half_width = 4.302653 * 0.1 / np.sqrt(3)
+    np.testing.assert_allclose(points["low"], [np.nan, 0.9 - half_width, np.nan, low], rtol=1e-6)
+    np.testing.assert_allclose(points["high"], [np.nan, 0.9 + half_width, np.nan, high], rtol=1e-6)
 
 
 def test_a_run_of_another_network_is_compared_under_the_name_it_is_given(folder):
@@ -359,11 +360,11 @@ def test_metrics_of_every_source_stand_below_each_other(folder):
     assert table.loc[("frozen", "this build"), "macro F1"] == f"{run.metrics['macro_f1']:.1%}"
 
 
-def test_published_range_is_a_point_with_its_half_width():
+def test_published_range_is_a_point_with_its_interval():
     points = summaries.compare_sources("fashion_mnist", "careful", {"small_cnn-scratch": "CNN"}, {})
     row = points[points["source"] == "published"].iloc[0]
     assert row["accuracy"] == pytest.approx(0.905)
-    assert row["half_width"] == pytest.approx(0.005)
+    assert (row["low"], row["high"]) == pytest.approx((0.9, 0.91))
 
 
 def test_epochs_are_shares_of_the_first_models_epoch_by_source():

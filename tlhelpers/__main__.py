@@ -27,7 +27,7 @@ def main(arguments=None):
 
 
 def _predict(options):
-    from tlhelpers import files, predictions  # here, because TensorFlow takes seconds to load
+    from tlhelpers import files, predictions, training  # here, because TensorFlow takes seconds to load
 
     try:
         counts = predictions.predict_folder(
@@ -42,6 +42,8 @@ def _predict(options):
     for verdict, count in sorted(counts.items()):
         print(f"{verdict}: {count:,}")
     print(f"The table: {files.shown_name(options.out)}")
+    if origin := training.saved_origin(options.model):
+        print(f"The model's backbone: {origin}")
     return 0
 
 

@@ -27,6 +27,7 @@ from tlhelpers import (
     splits,
     staging,
     studies,
+    terminal,
 )
 
 # By study: the chapters that train, and the records each leaves for one protocol and seed.
@@ -130,11 +131,12 @@ def build_book(
     chapters = list_chapters()
     if not all(staging.staged(chapter).is_file() for chapter in chapters):
         schedule.load_ahead()
-    study = studies.get_study("flowers", drawn=chosen.drawn)
-    sources.prepare_images(study)
-    checkpoints.find_weights(checkpoints.WEIGHT_FILES[chosen.weights][chosen.backbone or study.backbone])
+    if not chosen.drawn:
+        print("Looking for photographs; those that are found for the first time are all read: minutes", flush=True)
     parameters = {"PROFILE": profile, "PROTOCOL": protocol, "SEED": seed}
-    marks = mark_chapters(chapters, parameters, drawn=chosen.drawn)
+    with terminal.without_startup_messages():  # reading images takes libraries that speak while they load
+        find_flowers(chosen)
+        marks = mark_chapters(chapters, parameters, drawn=chosen.drawn)
     changes = list_changes(chapters, marks, only, strict=strict)
     print(f"Profile {chosen.name} ({chosen.reason}); {len(changes)} of {len(chapters)} chapters to execute", flush=True)
     limits = {"jobs": jobs, "time_limit": time_limit, "strict": strict}
@@ -145,6 +147,20 @@ def build_book(
         raise execution.ChapterError(describe_failures(failures, len(changes)))
     staging.stage_source(chapters, executed=list(changes), repository=repository)
     return staging.build_site()
+
+
+def find_flowers(profile):
+    """Makes sure that the flower images and the weights of their backbone are at hand; without them nothing is built.
+
+    Args:
+        profile: Profile.
+
+    Raises:
+        MissingDataError: when no source has them.
+    """
+    study = studies.get_study("flowers", drawn=profile.drawn)
+    sources.prepare_images(study)
+    checkpoints.find_weights(checkpoints.WEIGHT_FILES[profile.weights][profile.backbone or study.backbone])
 
 
 def mark_chapters(chapters, parameters, *, drawn):

@@ -28,9 +28,7 @@ def write_result(folder, *, recorded=None):
     runs = [run for run in records.load_records("flowers", protocol="careful", folder=recorded) if run.model in MODELS]
     pooled = summaries.summarise_pooled(runs).droplevel("protocol")
     pooled = pooled.loc[[model for model in MODELS if model in pooled.index]].rename(index=MODELS)
-    points = pooled.reset_index().assign(
-        half_width=(pooled["high"] - pooled["low"]).array / 2, source="photographs, with 95 % intervals"
-    )
+    points = pooled.reset_index().assign(source="photographs, with 95 % intervals")
     files.write_text(folder / DRAWING, _draw(points))
     files.write_text(folder / TEXT, _describe(pooled))
 

@@ -18,14 +18,25 @@ def plot_image_grid(images, titles, *, columns=6, colours=None):
     """Images in a grid, each under its title.
 
     Args:
-        images: sequence of uint8 arrays `(height, width, 3)` in 0..255.
-        titles: sequence of str.
-        columns: int.
-        colours: sequence of colours or None. The titles' colours.
+        images: sequence of arrays `(height, width, 3)`, or grey ones `(height, width)` or `(height, width, 1)`, in
+            0..255; real numbers that stay within 0..1 are shown as that.
+        titles: sequence of str, one per image.
+        columns: int, at least 1.
+        colours: sequence of colours or None. The titles' colours, one per image.
 
     Returns:
         array of Axes, one per image.
+
+    Raises:
+        ValueError: when something is no image, or there is not one title and colour for each.
     """
+    columns = inputs.check_whole(columns, name="columns", low=1)
+    images = [inputs.as_shown(image, name=f"images[{index}]") for index, image in enumerate(images)]
+    if len(titles) != len(images) or (colours is not None and len(colours) != len(images)):
+        raise ValueError(
+            f"Each image has one title and one colour. Received: {len(images)} images, {len(titles)} titles, "
+            f"{'no' if colours is None else len(colours)} colours"
+        )
     rows = max(1, -(-len(images) // columns))
     height = WIDTH / columns + (0.35 if any(titles) else 0.05)
     _, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False)
@@ -34,7 +45,7 @@ def plot_image_grid(images, titles, *, columns=6, colours=None):
         axis.set_axis_off()
     if len(images) == 0:
         axes.flat[0].text(0, 0.5, "nothing to show", transform=axes.flat[0].transAxes)
-    for axis, image, title, colour in zip(axes.flat, images, titles, colours, strict=False):
+    for axis, image, title, colour in zip(axes.flat, images, titles, colours, strict=False):  # axes are left over
         axis.imshow(image)
         axis.set_title(
             as_label(title, longest=LONGEST_NAME + BESIDE_NAME), color=colour, fontsize=8, fontweight="normal"

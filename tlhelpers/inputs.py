@@ -24,7 +24,7 @@ def check_labels(y_true, *, classes=None, name="y_true"):
     Raises:
         ValueError: when they have another shape, are no numbers, or name no class.
     """
-    array = np.asarray(y_true)
+    array = as_array(y_true, name)
     rule = f"Labels are whole numbers from 0 on{'' if classes is None else f' to {classes - 1}'}, one per image"
     if array.dtype.kind not in "biuf" or array.size == 0:
         raise ValueError(f"{rule}, at least one. Received: {_describe(name, array)}")
@@ -57,7 +57,7 @@ def check_probabilities(y_prob, *, count=None, classes=None, name="y_prob"):
     Raises:
         ValueError: when the shape is another one, or when they are logits or no numbers.
     """
-    array = np.asarray(y_prob)
+    array = as_array(y_prob, name)
     shape = ("n" if count is None else count, "classes" if classes is None else classes)
     rule = f"Probabilities have one row per image and one column per class, ({shape[0]}, {shape[1]})"
     fits = array.ndim == 2 and array.shape[0] > 0 and array.shape[1] > 1 and array.dtype.kind in "biuf"
@@ -92,7 +92,7 @@ def check_images(images, *, name="images", size=None, channels=3):
     Raises:
         ValueError: when the shape or the range is another one.
     """
-    array = np.asarray(images)
+    array = as_array(images, name)
     sides = ("height", "width") if size is None else (size, size) if isinstance(size, int) else tuple(size)
     rule = f"Images have the shape (n, {sides[0]}, {sides[1]}, {channels}) and values in 0..{PIXEL_MAX}"
     if array.ndim == 3:
@@ -108,6 +108,30 @@ def check_images(images, *, name="images", size=None, channels=3):
     if array.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError(f"{rule}; these look like 0..1. Received: {_describe(name, array)}, {low:g} to {high:g}")
     return array
+
+
+def as_shown(image, *, name="image"):
+    """One image as figures show it.
+
+    Args:
+        image: array `(height, width, 3)`, or grey `(height, width)` or `(height, width, 1)`: in 0..255, or real numbers
+            that stay within 0..1.
+        name: str. What errors call it.
+
+    Returns:
+        array `(height, width, 3)`: uint8, or float in 0..1.
+
+    Raises:
+        ValueError: when the shape or the range is another one.
+    """
+    array = as_array(image, name)
+    rule = f"An image has the shape (height, width, 3), or grey (height, width), and values in 0..{PIXEL_MAX} or 0..1"
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] == 1)
+    fits = array.size and array.dtype.kind in "buif" and (grey or (array.ndim == 3 and array.shape[-1] == 3))
+    if not fits or not 0 <= array.min() <= array.max() <= PIXEL_MAX:
+        raise ValueError(f"{rule}. Received: {_describe(name, array)}")
+    array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=-1) if grey else array
+    return array.astype(float if array.dtype.kind in "bf" and array.max() <= 1 else np.uint8)
 
 
 def check_image_size(image_size, *, name="image_size"):
@@ -200,6 +224,39 @@ def check_model(model, *, name="model"):
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(f"{rule}. Received: {model.name!r} with {len(inputs)} inputs and {len(outputs)} outputs")
     return model
+
+
+def check_confidences(correct, confidence):
+    """Answers that are graded already: whether each is right and how sure it is.
+
+    Args:
+        correct: `(n,)` truth values, or 0 and 1.
+        confidence: float array `(n,)` in 0..1.
+
+    Returns:
+        tuple of a bool array `(n,)` and a float64 array `(n,)`.
+
+    Raises:
+        ValueError: when they are not as many, at least one, or something else.
+    """
+    correct, confidence = as_array(correct, "correct"), as_array(confidence, "confidence")
+    fits = correct.ndim == 1 and correct.shape == confidence.shape and len(correct) and confidence.dtype.kind in "biuf"
+    if not fits or not np.isin(correct, (0, 1)).all() or not (abs(confidence - 0.5) <= 0.5 + ROUNDING[4]).all():
+        raise ValueError(
+            "Of each answer, at least one, there is whether it is right, True or False, and how sure it is, in 0..1. "
+            f"Received: {_describe('correct', correct)}, {_describe('confidence', confidence)}"
+        )
+    return correct.astype(bool), confidence.astype(float)
+
+
+def as_array(values, name):
+    """Values as an array; those that are no array, such as rows of several lengths, are a ValueError."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is one array, with rows of one length. Received: {name} of type {type(values).__name__}"
+        ) from error
 
 
 def _is_one_hot(array):

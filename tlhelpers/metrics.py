@@ -47,7 +47,7 @@ def evaluate(y_true, y_prob, class_names):
         "macro_precision": precision,
         "macro_recall": recall,
         "macro_f1": f1,
-        "ece": calibration_gap(*_grade(y_true, y_prob)),
+        "ece": _calibration_gap(*_grade(y_true, y_prob)),
         "per_class": per_class,
     }
 
@@ -114,7 +114,7 @@ def expected_calibration_error(y_true, y_prob, *, bins=CALIBRATION_BINS):
     Source:
         Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    return calibration_gap(*grade(y_true, y_prob), bins=bins)
+    return _calibration_gap(*grade(y_true, y_prob), inputs.check_whole(bins, name="bins", low=1))
 
 
 def calibration_gap(correct, confidence, *, bins=CALIBRATION_BINS):
@@ -127,9 +127,12 @@ def calibration_gap(correct, confidence, *, bins=CALIBRATION_BINS):
 
     Returns:
         float in 0..1.
+
+    Raises:
+        ValueError: when they are not as many, or not what they have to be.
     """
-    table = _reliability(correct, confidence, inputs.check_whole(bins, name="bins", low=1))
-    return float(np.sum(table["share"] * np.abs(table["accuracy"] - table["confidence"])))
+    bins = inputs.check_whole(bins, name="bins", low=1)
+    return _calibration_gap(*inputs.check_confidences(correct, confidence), bins)
 
 
 def grade(y_true, y_prob):
@@ -166,6 +169,11 @@ def _grade(y_true, y_prob):
     return y_prob.argmax(axis=1) == y_true, y_prob.max(axis=1).astype(float)
 
 
+def _calibration_gap(correct, confidence, bins=CALIBRATION_BINS):
+    table = _reliability(correct, confidence, bins)
+    return float(np.sum(table["share"] * np.abs(table["accuracy"] - table["confidence"])))
+
+
 def _reliability(correct, confidence, bins):
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(index, minlength=bins)
@@ -200,6 +208,7 @@ def bootstrap_interval(y_true, y_prob, *, metric="accuracy", seed=0, samples=BOO
         Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953.
     """
     look, measure = _get_metric(metric)
+    samples = inputs.check_whole(samples, name="samples", low=1)
     seen = look(*_check_predictions(y_true, y_prob))
     if metric == "accuracy":
         return wilson_interval(int(seen.sum()), len(seen))
@@ -302,6 +311,7 @@ def bootstrap_difference(y_true, y_prob_a, y_prob_b, *, metric="accuracy", seed=
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     """
     models, measure = _paired(y_true, y_prob_a, y_prob_b, metric)
+    samples = inputs.check_whole(samples, name="samples", low=1)
 
     def difference(rows):
         before, after = (measure(seen[rows]) for seen in models)
@@ -336,6 +346,7 @@ def permutation_test(y_true, y_prob_a, y_prob_b, *, metric="macro_f1", seed=0, s
         ValueError: when the metric is unknown or the models do not stand on the same images.
     """
     models, measure = _paired(y_true, y_prob_a, y_prob_b, metric)
+    samples = inputs.check_whole(samples, name="samples", low=1)
     rows = np.arange(models.shape[1])
 
     def difference(first, second):
@@ -443,7 +454,7 @@ def _see_answers(y_true, y_prob):
 PAIRED_METRICS = {
     "accuracy": (lambda y_true, y_prob: y_prob.argmax(axis=1) == y_true, lambda right: float(right.mean())),
     "macro_f1": (_see_answers, _macro_f1),
-    "ece": (lambda *predictions: np.stack(_grade(*predictions), axis=1), lambda graded: calibration_gap(*graded.T)),
+    "ece": (lambda *predictions: np.stack(_grade(*predictions), axis=1), lambda graded: _calibration_gap(*graded.T)),
 }
 
 
@@ -455,7 +466,8 @@ def _get_metric(metric):
 
 def _check_predictions(y_true, y_prob, classes=None):
     """Labels and probabilities of the same images, in the form that this module works with."""
-    count = len(y_true) if np.ndim(y_true) else None
+    y_true = inputs.as_array(y_true, "y_true")
+    count = len(y_true) if y_true.ndim else None
     y_prob = inputs.check_probabilities(y_prob, count=count, classes=classes)
     return inputs.check_labels(y_true, classes=y_prob.shape[1]), y_prob
 
@@ -463,13 +475,14 @@ def _check_predictions(y_true, y_prob, classes=None):
 def _paired(y_true, y_prob_a, y_prob_b, metric):
     """What a metric sees of two models' predictions, an array `(2, n, …)`, and what it makes of it."""
     look, measure = _get_metric(metric)
-    shapes = [np.shape(y_prob) for y_prob in (y_prob_a, y_prob_b)]
+    checked = [_check_predictions(y_true, y_prob) for y_prob in (y_prob_a, y_prob_b)]
+    shapes = [y_prob.shape for _, y_prob in checked]
     if shapes[0] != shapes[1]:
         raise ValueError(
             "A paired comparison needs both models' predictions on the same images, at least one. "
             f"Received: y_prob_a.shape={shapes[0]}, y_prob_b.shape={shapes[1]}"
         )
-    return np.stack([look(*_check_predictions(y_true, y_prob)) for y_prob in (y_prob_a, y_prob_b)]), measure
+    return np.stack([look(*predictions) for predictions in checked]), measure
 
 
 def _as_logits(y_prob):

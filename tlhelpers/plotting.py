@@ -271,7 +271,8 @@ def plot_comparison(points, *, ax=None):
     """Accuracies of several models from several sources, as points with intervals.
 
     Args:
-        points: pandas.DataFrame with `model`, `source`, `accuracy` (0..1) and `half_width` (NaN for none).
+        points: pandas.DataFrame with `model`, `source`, `accuracy`, and `low` and `high`, the ends of its interval
+            (0..1; NaN for none).
         ax: Axes or None. None makes a figure.
 
     Returns:
@@ -288,7 +289,7 @@ def plot_comparison(points, *, ax=None):
         ax.errorbar(
             rows["accuracy"],
             places,
-            xerr=rows["half_width"],
+            xerr=[rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
             fmt="osD^v"[index % 5],
             color=_colour(index),
             capsize=3,

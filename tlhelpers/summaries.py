@@ -263,23 +263,23 @@ def compare_sources(study, protocol, labels, runs, *, recorded=None):
         recorded: Path or None. The recorded runs; None means the committed ones.
 
     Returns:
-        pandas.DataFrame with `model` (label, see `name_run`), `source`, `accuracy` and `half_width` (NaN where there is
-        no interval).
+        pandas.DataFrame with `model` (label, see `name_run`), `source`, `accuracy`, and `low` and `high`, the ends of
+        its interval (NaN where there is none).
     """
     summary = summarise(load_records(study, folder=recorded, protocol=protocol))
     rows = []
     for model, label in labels.items():
         low, high = studies.published_range(study, model)
-        half_width = (high - low) / 2 if high > low else float("nan")
-        rows.append((label, "published", (low + high) / 2, half_width))
+        interval = (low, high) if high > low else (float("nan"), float("nan"))
+        rows.append((label, "published", (low + high) / 2, *interval))
         if (protocol, model) in summary.index:
             mean, half_width = summary.loc[(protocol, model), ["mean", "half_width"]]
-            rows.append((label, "recorded", mean, half_width))
+            rows.append((label, "recorded", mean, mean - half_width, mean + half_width))
         if model in runs:
-            low, high = metrics.bootstrap_interval(runs[model].y_true, runs[model].y_prob)
+            interval = metrics.bootstrap_interval(runs[model].y_true, runs[model].y_prob)
             name = name_run(runs[model], label)
-            rows.append((name, THIS_BUILD, runs[model].metrics["accuracy"], (high - low) / 2))
-    return pd.DataFrame(rows, columns=["model", "source", "accuracy", "half_width"])
+            rows.append((name, THIS_BUILD, runs[model].metrics["accuracy"], *interval))
+    return pd.DataFrame(rows, columns=["model", "source", "accuracy", "low", "high"])
 
 
 def metrics_table(study, protocol, labels, runs, *, recorded=None):

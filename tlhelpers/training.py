@@ -72,7 +72,7 @@ def _input_batches(inputs):
     return (inputs[start : start + size] for start in range(0, len(inputs), size))
 
 
-def save_model(model, path, *, class_names=None):
+def save_model(model, path, *, class_names=None, learned_from=None):
     """Saves a model for predicting, whole or not at all; the state of its optimiser is left out.
 
     A model that was saved here before is replaced; a file of another origin never is.
@@ -81,12 +81,18 @@ def save_model(model, path, *, class_names=None):
         model: keras.Model of one input and one output.
         path: Path, ending in `.keras`.
         class_names: list of str or None. What its outputs stand for; kept in a JSON file beside the model.
+        learned_from: str or None. What the model's backbone has learned from, for those who use it; kept with the
+            class names.
 
     Raises:
         ValueError: when the model has several inputs or outputs, or there is not one name for each class.
         FileExistsError: when the model, or the file of its class names, would replace a file of another origin.
     """
     path, model = _check_suffix(path), inputs_.check_model(model)
+    if learned_from is not None and class_names is None:
+        raise ValueError(
+            f"What a model has learned from is kept with its class names. Received: {learned_from=}, class_names=None"
+        )
     note = files.note_path(path)
     if class_names is not None:
         class_names = inputs_.check_class_names(class_names, count=answers.count_classes(model))
@@ -97,7 +103,8 @@ def save_model(model, path, *, class_names=None):
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.comment = MARK
         if class_names is not None:
-            files.write_text(note, json.dumps({"class_names": class_names}) + "\n")
+            content = {"class_names": class_names} | ({"learned_from": learned_from} if learned_from else {})
+            files.write_text(note, json.dumps(content) + "\n")
         elif _read_note(note) is not None:
             note.unlink()  # the names of the model before
 
@@ -138,13 +145,18 @@ def saved_class_names(path):
     note = files.note_path(path)
     if not note.is_file():
         return None
-    names = _read_note(note)
-    if names is None:
+    content = _read_note(note)
+    if content is None:
         raise ValueError(
             'Class names stand beside a model in a JSON file of the form {"class_names": ["…", "…"]}; name the classes '
             f"yourself, or move the file. Received: {files.shown_name(note)!r}, a file of another kind"
         )
-    return names
+    return content["class_names"]
+
+
+def saved_origin(path):
+    """What the backbone of a saved model has learned from, a str, or None where that was not saved with it."""
+    return (_read_note(files.note_path(path)) or {}).get("learned_from")
 
 
 def _check_suffix(path):
@@ -175,10 +187,12 @@ def _has_mark(path):
 
 
 def _read_note(note):
-    """The class names in a file as `save_model` writes it, a list of str, or None where it is of another kind."""
+    """What `save_model` has written beside a model, a dict, or None where the file is of another kind."""
     try:
         content = json.loads(note.read_text(encoding="utf-8"))
-        return inputs_.check_class_names(content["class_names"]) if set(content) == {"class_names"} else None
+        inputs_.check_class_names(content["class_names"])
+        ours = set(content) <= {"class_names", "learned_from"} and isinstance(content.get("learned_from", ""), str)
+        return content if ours else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

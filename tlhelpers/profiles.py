@@ -86,7 +86,7 @@ FULL = Profile(
 # The same where there is no GPU: what takes two cores longer than some minutes a chapter is shown by recorded runs.
 FULL_WITHOUT_GPU = replace(
     FULL,
-    baseline_epochs=5,
+    baseline_epochs=2,
     case_epochs=4,
     grid_epochs=4,
     grid_scratch_epochs=12,

@@ -251,7 +251,7 @@ def test_book_without_photographs_stops_before_any_chapter_and_names_the_ways(pl
     monkeypatch.setattr(sources, "_download_from_kaggle", _refuse)
     assert build.main(["book", "--profile", "full"]) == 1
     message = capsys.readouterr().err
-    assert "Provide it in one of these ways" in message
+    assert "no source has the archive flowers-recognition.zip.\nProvide it in one of these ways:\n" in message
     assert "TLHELPERS_MIRROR" in message
     assert "choose the profile 'pocket', which needs no photographs" in message
     assert plan.executed == []

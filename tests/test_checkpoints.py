@@ -108,7 +108,7 @@ def test_missing_weights_are_answered_with_three_ways_to_provide_them(monkeypatc
     with pytest.raises(MissingDataError) as caught:
         load()
     message = str(caught.value)
-    assert f"The ImageNet weights {WEIGHTS} are nowhere to be found" in message
+    assert f"The ImageNet weights {WEIGHTS} are nowhere to be found.\n" in message
     assert f"no way to {checkpoints.WEIGHTS_URL}mobilenet_v2/{WEIGHTS}" in message
     assert "set TLHELPERS_MIRROR to a folder or URL that holds them under weights/" in message
     assert f"put the file into {settings.home_folder() / 'downloads'}" in message

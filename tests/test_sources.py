@@ -613,7 +613,9 @@ def test_tables_nowhere_to_be_found_are_answered_with_two_ways_to_provide_them(w
         raise requests.ConnectionError(f"no way to {url}")
 
     monkeypatch.setattr(downloads.pooch, "retrieve", refuse)
-    with pytest.raises(MissingDataError, match=r"labels/train_subset0.csv is nowhere to be found .*(.|\n)*put it into"):
+    with pytest.raises(
+        MissingDataError, match=r"labels/train_subset0.csv is nowhere to be found\.\n(.|\n)*put it into"
+    ):
         sources.find_tables(weeds, tmp_path)
 
 

@@ -71,8 +71,9 @@ def find_weights(name):
         return downloads.download(url, destination)
     except OSError as error:
         raise MissingDataError(
-            f"The ImageNet weights {name} are nowhere to be found ({error}). Provide them in one of these ways:\n"
-            f"  - connect to the internet: they come from {url}\n"
+            f"The ImageNet weights {name} are nowhere to be found.\n"
+            "Provide them in one of these ways:\n"
+            f"  - connect to the internet: they come from {url} (it said: {error})\n"
             "  - set TLHELPERS_MIRROR to a folder or URL that holds them under weights/\n"
             f"  - put the file into {destination.parent}"
         ) from error
@@ -143,8 +144,9 @@ def _load_preset(backbone, name):
         preset = keras_hub.models.ResNetBackbone.from_preset(name)
     except Exception as error:  # keras-hub raises what its HTTP library raises
         raise MissingDataError(
-            f"The weights of the preset {name} are nowhere to be found ({error}). They come through keras-hub: "
-            "install it (`pip install keras-hub`) and connect to the internet"
+            f"The weights of the preset {name} are nowhere to be found.\n"
+            "They come through keras-hub: install it (`pip install keras-hub`) and connect to the internet "
+            f"(it said: {type(error).__name__}: {error})"
         ) from error
     backbone.set_weights(preset.get_weights())
 

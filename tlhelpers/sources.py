@@ -114,8 +114,9 @@ def find_tables(study, folder):
             downloads.download(study.tables.url + name, cached / name)
         except OSError as error:
             raise MissingDataError(
-                f"{study.title} is split by tables, and {name} is nowhere to be found ({error}). Provide it in one of "
-                f"these ways:\n  - connect to the internet: it comes from {study.tables.url}\n"
+                f"{study.title} is split by tables, and {name} is nowhere to be found.\n"
+                "Provide it in one of these ways:\n"
+                f"  - connect to the internet: it comes from {study.tables.url} (it said: {error})\n"
                 f"  - put it into {cached / name} or, below the folder of the images, into {Path(folder) / name}"
             ) from error
     return cached
@@ -196,7 +197,8 @@ def _how_to_provide(study, error, refused):
     else:
         page, helper, drop = study.url, "it can be fetched", "put what is there"
     return (
-        f"{study.title}: no source has the archive {names}. Provide it in one of these ways:\n"
+        f"{study.title}: no source has the archive {names}.\n"
+        "Provide it in one of these ways:\n"
         f"  - download it from {page} and {drop} into {settings.data_folder()}\n"
         "  - set TLHELPERS_MIRROR to a folder or URL that holds it\n"
         "  - choose the profile 'pocket', which needs no photographs: it draws its pictures\n"

@@ -45,7 +45,7 @@ RESCUE = {
 }
 
 
-WITHOUT_GPU = replace(RESCUE["full"], wrong_epochs=4)
+WITHOUT_GPU = replace(RESCUE["full"], wrong_epochs=3)
 
 
 def get_rescue_budget(profile):

@@ -47,7 +47,7 @@ bench: $(BENCH_REPORTS) ## measure the book's ways against the usual ones, an ho
 	$(BIN)/python -m tlhelpers.speed $^ $(if $(RECORD),--record)
 	rm $^
 
-$(BENCH_FOLDER)/%.json: $(READY) $(BENCH) $(wildcard tlhelpers/*.py)
+$(BENCH_FOLDER)/%.json: $(READY) $(BENCH) $(shell find tlhelpers -name "*.py")
 	mkdir -p $(BENCH_FOLDER)
 	$(BIN)/python -m pytest $(filter %/$*.py,$(BENCH)) --timeout 0 --no-header -q --benchmark-json $@.part
 	mv $@.part $@

@@ -192,5 +192,9 @@ def test_the_digest_names_the_state_of_the_code(tmp_path, monkeypatch):
     before = experiments.digest_of_code()
     assert experiments.digest_of_code() == before
     (tmp_path / "one.py").write_text("A = 2")
-    assert experiments.digest_of_code() != before
+    changed = experiments.digest_of_code()
+    assert changed != before
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "two.py").write_text("B = 1")
+    assert experiments.digest_of_code() not in (before, changed)
     assert len(before) == 8

@@ -43,7 +43,7 @@ from tlhelpers import (
 ARCHIVE = "flowers-recognition.zip"
 MARKUP = '<img src=x onerror="alert(1)">'
 SMALL_DISK = 1 << 20  # bytes
-CODE = sorted(settings.PACKAGE_FOLDER.glob("*.py"))
+CODE = sorted(settings.PACKAGE_FOLDER.rglob("*.py"))
 WORKFLOWS = sorted((settings.PROJECT_FOLDER / ".github" / "workflows").glob("*.yml"))
 
 

@@ -17,13 +17,15 @@ def project(tmp_path, monkeypatch):
     for name, code in {
         "__init__": "",
         "chart": "from tlhelpers import ink\n\ndef draw():\n    from tlhelpers.folds import fold",
-        "ink": "import tlhelpers.paper",
-        "paper": "",
+        "ink": "import tlhelpers.room.paper",
+        "room.paper": "from tlhelpers.room import edge",
+        "room.edge": "",
         "folds": "",
         "other": "from tlhelpers import chart",
     }.items():
-        package.mkdir(exist_ok=True)
-        (package / f"{name}.py").write_text(code)
+        path = package.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
     for place in ("data/records/flowers", "data/pocket", "book"):
         (tmp_path / place).mkdir(parents=True)
     (tmp_path / "requirements.txt").write_text("numpy==1\n")
@@ -46,7 +48,7 @@ def mark(**changes):
 
 
 def test_a_chapter_reaches_modules_through_others_and_within_functions(project):
-    assert set(mark()["code"]) == {"__init__", "chart", "ink", "paper", "folds"}
+    assert set(mark()["code"]) == {"__init__", "chart", "ink", "room.paper", "room.edge", "folds"}
 
 
 def test_nothing_changed_means_nothing_to_do(project):
@@ -61,7 +63,7 @@ def test_a_chapter_without_a_copy_was_never_executed(project):
     ("path", "change"),
     [
         ("book/01.ipynb", "chapter"),
-        ("tlhelpers/paper.py", "code (paper)"),
+        ("tlhelpers/room/paper.py", "code (room.paper)"),
         ("tlhelpers/chart.py", "code (chart)"),
         ("data/records/flowers/run.json", "data"),
         ("data/claims.yml", "data"),

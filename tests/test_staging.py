@@ -116,6 +116,16 @@ def test_a_changed_page_or_lock_file_builds_the_site_again(builds, staged):
     assert staging.build_site().read_text() == "2"
 
 
+def test_a_changed_module_in_a_room_builds_the_site_again(builds, staged, monkeypatch, tmp_path):
+    module = tmp_path / "package" / "room" / "one.py"
+    module.parent.mkdir(parents=True)
+    module.write_text('"""Before."""')
+    monkeypatch.setattr(settings, "PACKAGE_FOLDER", tmp_path / "package")
+    staging.build_site()
+    module.write_text('"""After."""')
+    assert staging.build_site().read_text() == "1"
+
+
 def test_the_last_good_site_stays_when_the_next_one_fails(builds, staged, monkeypatch):
     site = staging.build_site()
     (staged / "book" / "index.md").write_text("changed")

@@ -192,5 +192,5 @@ def digest_of_code():
     Returns:
         str, 8 hexadecimal digits.
     """
-    modules = sorted(settings.PACKAGE_FOLDER.glob("*.py"))
+    modules = sorted(settings.PACKAGE_FOLDER.rglob("*.py"))
     return files.sha256_of_text("\n".join(files.sha256_of(module) for module in modules))[:8]

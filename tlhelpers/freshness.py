@@ -68,12 +68,11 @@ def find_imports(code):
     found = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[2] for alias in node.names if alias.name.startswith("tlhelpers.")}
-        elif isinstance(node, ast.ImportFrom) and node.module == "tlhelpers":
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tlhelpers."):
-            found.add(node.module.partition(".")[2])
-    return frozenset(name for name in found if _path_of(name).is_file())
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    inside = {name.partition(".")[2] for name in found if name.startswith("tlhelpers.")}
+    return frozenset(name for name in inside if _path_of(name).is_file())
 
 
 def find_public_names(code):
@@ -93,7 +92,7 @@ def reach_modules(modules):
 
 
 def _path_of(module):
-    return settings.PACKAGE_FOLDER / f"{module}.py"
+    return settings.PACKAGE_FOLDER.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _digest_of_module(module):

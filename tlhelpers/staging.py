@@ -128,7 +128,7 @@ def _digest_of_staged():
     """
     staging = settings.build_folder() / STAGING
     read = [path for path in sorted(staging.rglob("*")) if path.name != report.TEXT]
-    others = [*sorted(settings.PACKAGE_FOLDER.glob("*.py")), settings.lock_file()]
+    others = [*sorted(settings.PACKAGE_FOLDER.rglob("*.py")), settings.lock_file()]
     return files.sha256_of_text("\n".join([files.sha256_of_files(read, staging), *map(files.sha256_of, others)]))
 
 

@@ -1,11 +1,9 @@
 """The hardware: precision by compute capability, seeds, memory growth, and the line that says so."""
 
 import json
-import os
 import random
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import keras
@@ -185,35 +183,6 @@ def test_the_processor_has_a_name_without_proc_cpuinfo(monkeypatch):
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert devices.cpu_name() == "x86_64"
-
-
-def work(item):
-    """An item and the process that had it; the first one takes longest."""
-    time.sleep(0.2 if item == 0 else 0)
-    return item, os.getpid()
-
-
-@pytest.mark.parametrize(
-    ("count", "workers", "elsewhere"),
-    [
-        (devices.SMALL_WORK, 2, True),
-        (devices.SMALL_WORK, 1, False),
-        (devices.SMALL_WORK - 1, 2, False),
-        (0, 2, False),
-    ],
-    ids=["two processes", "one worker", "small work", "no work"],
-)
-def test_mapped_results_keep_their_order_wherever_they_are_computed(count, workers, elsewhere):
-    results = list(devices.map_over_cores(work, range(count), description="Working", workers=workers))
-    assert [item for item, _ in results] == list(range(count))
-    assert any(process != os.getpid() for _, process in results) == elsewhere
-    assert any(process == os.getpid() for _, process in results) == (count > 0 and not elsewhere)
-
-
-@pytest.mark.parametrize("count", [3, devices.SMALL_WORK])
-def test_an_error_in_mapped_work_reaches_the_caller(count):
-    with pytest.raises(ValueError, match="invalid literal"):
-        list(devices.map_over_cores(int, ["1"] * (count - 1) + ["x"], description="Working", workers=2))
 
 
 def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import duplicates, files, layouts, loaders, manifest, settings, splits, studies
+from tlhelpers import duplicates, files, layouts, loaders, manifest, pictures, settings, splits, studies
 from tlhelpers.manifest import build_manifest, fingerprint, inspect_image, load_manifest
 from tlhelpers.splits import split_manifest
 from tlhelpers.studies import Place
@@ -314,7 +314,7 @@ def damage_for_some_readers(path, content):
     """Writes a JPEG that one decoder forgives and the one that training uses refuses."""
     for place in range(len(content) // 2, len(content) - 4):
         path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
-        if manifest.open_image(path)[0] == "ok" and not loaders.can_read(str(path)):
+        if manifest.open_image(path)[0] == "ok" and not pictures.can_read(str(path)):
             return path
     raise AssertionError("no such place")
 
@@ -480,7 +480,7 @@ def test_names_that_are_not_utf8_are_read_and_shown_escaped(own):
     assert study.class_names == ("bl\\xfchend", "daisy")
     table = load_manifest(study)
     assert set(table["verdict"]) == {"ok", "converted"}
-    assert all(files.is_text(path) and loaders.can_read(path) for path in table["path"])
+    assert all(files.is_text(path) and pictures.can_read(path) for path in table["path"])
 
 
 def bytes_of_tiff(values):
@@ -529,7 +529,7 @@ def test_heic_of_a_phone_is_read(tmp_path):
     pillow_heif.from_pillow(Image.fromarray(ROSE)).save(stream, quality=90)
     facts = inspect(tmp_path, stream.getvalue(), "IMG_1.HEIC")
     assert (facts["verdict"], facts["width"]) == ("converted", 72)
-    assert loaders.can_read(facts["readable_path"])
+    assert pictures.can_read(facts["readable_path"])
 
 
 # Near duplicates of one's own pictures

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from tlhelpers import queries, records, settings, splits, studies, summaries, sweeps
-from tlhelpers.exercises import HIGHEST_TRAINING, LOWEST_VALIDATION
+from tlhelpers.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 

@@ -4,20 +4,16 @@ import ctypes
 import os
 import platform
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-
-from tlhelpers import files
 
 MIXED_PRECISION_CAPABILITY = (7, 0)
 CPU_BATCH_SIZE = 32
 GPU_BATCH_SIZE = 64
 # Options of the C library's mallopt, as malloc.h numbers them: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
 MEMORY_OPTIONS = {-8: 1, -3: 2**31 - 1, -1: 2**31 - 1}
-SMALL_WORK = 200  # items below which starting processes costs more than it gains
 GPU_NODES = (
     "/dev/nvidiactl",
     "/dev/kfd",
@@ -113,27 +109,6 @@ def list_cores():
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def map_over_cores(function, items, *, description, workers=None):
-    """Maps over processes, or in this one when the work is small; shows progress.
-
-    Args:
-        function: callable of one item, picklable.
-        items: sequence.
-        description: str. What the progress bar says.
-        workers: int or None. Processes to use; None means one per core.
-
-    Yields:
-        The results, in order.
-    """
-    workers = workers or available_cores()
-    if workers == 1 or len(items) < SMALL_WORK:
-        yield from files.progress(map(function, items), description=description, total=len(items))
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        results = pool.map(function, items, chunksize=32)
-        yield from files.progress(results, description=description, total=len(items))
 
 
 def keep_memory():

@@ -13,7 +13,7 @@ import pandas as pd
 import PIL
 from PIL import Image
 
-from tlhelpers import animals, clothes, devices, faces, files, garden, settings, sketch, weeds
+from tlhelpers import animals, clothes, faces, files, garden, parallel, settings, sketch, weeds
 
 PICTURE_SEED = 2026
 FILES_PER_CLASS = 300
@@ -114,7 +114,7 @@ def draw_files(folder, plan, draw):
     for label in plan["label"].unique():
         (Path(folder) / label).mkdir(parents=True)
     write = partial(_draw_file, folder=Path(folder), draw=draw)
-    list(devices.map_over_cores(write, plan.to_dict("records"), description="Drawing pictures"))
+    list(parallel.map_over_cores(write, plan.to_dict("records"), description="Drawing pictures"))
 
 
 def encode(pixels, *, quality=garden.JPEG_QUALITY, **options):

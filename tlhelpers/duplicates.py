@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tlhelpers import devices, pictures, studies
+from tlhelpers import parallel, pictures, studies
 
 COMPARED_AT_ONCE = 4096  # perceptual hashes; a square of theirs is 64 MiB
 
@@ -154,7 +154,7 @@ def _show_the_same(paths, pairs):
     needed = np.unique(pairs)
     if not len(needed):
         return np.zeros(0, dtype=bool)
-    looked = devices.map_over_cores(small_picture, list(paths.iloc[needed]), description="Comparing images")
+    looked = parallel.map_over_cores(small_picture, list(paths.iloc[needed]), description="Comparing images")
     small = np.stack(list(looked))
     first, second = np.searchsorted(needed, pairs)
     same = [

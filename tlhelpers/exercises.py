@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tlhelpers import curves, loaders, models, profiles, training, widgets
+from tlhelpers.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
 
-LOWEST_VALIDATION, HIGHEST_TRAINING = 0.85, 0.92  # the window that the source asks for
 GOOD_VALIDATION, SMALL_GAP = 0.95, 0.03  # ours
 RESCUE_BATCH = 32
 OTHER_BATCHES = (1, 2, 4, 8, 16, 24, 48, 64, 96, 128, 256)

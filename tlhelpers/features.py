@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import devices, files, identity, loaders, settings, training, workers
+from tlhelpers import devices, files, identity, loaders, parallel, settings, training
 from tlhelpers.keras_settings import keras
 
 EXTRACTION_BATCH = 32
@@ -194,7 +194,7 @@ def extract_elsewhere(model, table, image_size, *, jobs=None, cluster=None):
         training.save_model(model, saved)
     rows = table[list(COLUMNS)]
     parts = [rows.iloc[start : start + PART_IMAGES].to_dict("list") for start in range(0, len(rows), PART_IMAGES)]
-    with workers.share_out(jobs, cluster) as threads:
+    with parallel.share_out(jobs, cluster) as threads:
         tasks = (joblib.delayed(_extract_part)(saved, part, image_size, threads) for part in parts)
         done = joblib.Parallel(return_as="generator")(tasks)
         return np.concatenate(list(files.progress(done, description="Extracting features", total=len(parts))))

@@ -12,7 +12,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from tlhelpers import checkpoints, files
+from tlhelpers import checkpoints, files, pictures
 from tlhelpers.keras_settings import keras
 
 # Of a network's configuration: what says nothing of what it computes, and what matters to training alone.
@@ -80,8 +80,8 @@ def digest_of_run(model, table):
     Returns:
         str, 64 hexadecimal digits.
     """
-    images = table[["sha256", "split", "target"]].to_csv(index=False)
-    return digest_of(describe_network(model), digest_of_frozen_weights(model), digest_of_reader(), images)
+    rows = table[["sha256", "split", "target"]].to_csv(index=False)
+    return digest_of(describe_network(model), digest_of_frozen_weights(model), digest_of_reader(), rows)
 
 
 @functools.cache
@@ -93,7 +93,7 @@ def digest_of_reader():
     """
     from tlhelpers import loaders  # here, because it asks this module about its own data sets
 
-    return digest_of(inspect.getsource(loaders), tf.__version__)
+    return digest_of(inspect.getsource(loaders), inspect.getsource(pictures.decode), tf.__version__)
 
 
 def digest_of_arrays(*arrays):

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tlhelpers import devices, files, identity, settings
+from tlhelpers import devices, files, identity, pictures, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
@@ -108,9 +108,9 @@ def load_dataset(
     if flipped:
         dataset = dataset.map(lambda image, target: (image[:, ::-1], target))
     dataset = _without_tuning(dataset.batch(batch_size).map(_as_float).prefetch(PREFETCHED_BATCHES))
-    images = table["sha256"].tolist() if "sha256" in table else paths.tolist()
+    hashes = table["sha256"].tolist() if "sha256" in table else paths.tolist()
     shown = [image_size, batch_size, shuffle, augment, flipped, read_size, seed]
-    return identity.note_data(dataset, images, targets.tolist(), shown, identity.digest_of_reader())
+    return identity.note_data(dataset, hashes, targets.tolist(), shown, identity.digest_of_reader())
 
 
 def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=0):
@@ -186,24 +186,7 @@ def read_image(path, image_size):
     Returns:
         uint8 tensor `(image_size, image_size, 3)` in 0..255.
     """
-    return resize(_decode(path), image_size)
-
-
-def can_read(path):
-    """Whether `read_image` takes a file: its decoder forgives less than others do.
-
-    Args:
-        path: str.
-
-    Returns:
-        bool.
-    """
-    try:
-        with tf.device("CPU"):
-            _decode(path)
-    except tf.errors.InvalidArgumentError:
-        return False
-    return True
+    return resize(pictures.decode(path), image_size)
 
 
 def resize(image, image_size):
@@ -230,8 +213,8 @@ def read_images(table, image_size):
     Returns:
         uint8 array `(len(table), image_size, image_size, 3)` in 0..255.
     """
-    images = [read_image(path, image_size).numpy() for path in table["path"]]
-    return np.stack(images) if images else np.empty((0, image_size, image_size, 3), np.uint8)
+    read = [read_image(path, image_size).numpy() for path in table["path"]]
+    return np.stack(read) if read else np.empty((0, image_size, image_size, 3), np.uint8)
 
 
 def augment_image(image, seed, *, image_size, augment="light"):
@@ -268,10 +251,6 @@ def augment_image(image, seed, *, image_size, augment="light"):
 def _saturated(view, lowest, highest, seed):
     view = tf.clip_by_value(view, 0, 255) / 255  # saturation is defined on 0..1
     return tf.image.stateless_random_saturation(view, lowest, highest, seed) * 255
-
-
-def _decode(path):
-    return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
 
 
 def _augmented(dataset, image_size, seed, augment, cores):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tlhelpers import devices, duplicates, files, layouts, pictures, settings, sources, studies
+from tlhelpers import devices, duplicates, files, layouts, parallel, pictures, settings, sources, studies
 from tlhelpers.pictures import READER_VERSION, REFUSED, convert, open_image
 
 __all__ = ["READABLE", "READER_VERSION", "REFUSED", "build_manifest", "fingerprint", "load_manifest", "open_image"]
@@ -90,7 +90,7 @@ def build_manifest(
     if len(class_names) < 2:
         raise ValueError(f"A manifest needs at least two classes. Received: class_names={list(class_names)}")
     inspect = partial(inspect_image, hashed=near_duplicate_bits is not None and near_duplicates != "off")
-    inspected = devices.map_over_cores(inspect, list(listed["path"]), description="Reading images", workers=workers)
+    inspected = parallel.map_over_cores(inspect, list(listed["path"]), description="Reading images", workers=workers)
     rows, hashes = [], []
     for (path, label, part), (facts, image_hash) in zip(listed.itertuples(index=False), inspected, strict=True):
         own_path = str(path) if files.is_text(path) else files.shown_name(path)  # such a file is read as a copy
@@ -167,18 +167,16 @@ def _convert_refused(manifest):
 
     What it refuses even then, such as a picture a million pixels wide, is unreadable.
     """
-    from tlhelpers import loaders  # TensorFlow takes seconds to load, and a manifest is made once
-
     sound = manifest.index[manifest["verdict"].isin(("ok", "converted"))]
     paths = list(manifest.loc[sound, "path"])
     with ThreadPoolExecutor(devices.available_cores()) as pool:
-        taken = files.progress(pool.map(loaders.can_read, paths), description="Checking images", total=len(paths))
+        taken = files.progress(pool.map(pictures.can_read, paths), description="Checking images", total=len(paths))
         refused = [index for index, fine in zip(sound, taken, strict=True) if not fine]
     for index in refused:
         row = manifest.loc[index]
         if row["verdict"] == "ok":
             row["path"] = str(convert(open_image(Path(row["path"]))[2], row["sha256"]))
-        readable = row["verdict"] == "ok" and loaders.can_read(row["path"])
+        readable = row["verdict"] == "ok" and pictures.can_read(row["path"])
         row["verdict"], row["reason"] = "converted" if readable else "unreadable", REFUSED
         manifest.loc[index] = row
     return manifest

@@ -362,3 +362,36 @@ def _png_without_notes(content):
             kept.append(content[position : position + 12 + length])
         position += 12 + length
     return b"".join(kept)
+
+
+def decode(path):
+    """Decodes a JPEG, PNG, GIF or BMP as the data sets do.
+
+    Args:
+        path: str, or a scalar string tensor.
+
+    Returns:
+        uint8 tensor `(height, width, 3)` in 0..255.
+    """
+    import tensorflow as tf  # here, because it takes seconds to load and most of this module does without
+
+    return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+
+
+def can_read(path):
+    """Whether `decode` takes a file: it forgives less than other decoders do.
+
+    Args:
+        path: str.
+
+    Returns:
+        bool.
+    """
+    import tensorflow as tf
+
+    try:
+        with tf.device("CPU"):
+            decode(path)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True

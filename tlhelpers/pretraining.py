@@ -28,6 +28,7 @@ from tlhelpers import (
     garden,
     loaders,
     models,
+    parallel,
     records,
     settings,
     sketch,
@@ -112,7 +113,7 @@ def draw_pictures(folder, indices, *, seed=PICTURE_SEED):
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = partial(_draw_picture, folder=folder, seed=seed)
-    paths = list(devices.map_over_cores(draw, indices, description="Drawing species"))
+    paths = list(parallel.map_over_cores(draw, indices, description="Drawing species"))
     return pd.DataFrame({"path": paths, "target": list(indices)})
 
 
@@ -179,7 +180,7 @@ def load_probe(image_size=PICTURE_SIZE, *, test_per_class=PROBE_PER_CLASS):
     """
     count = PROBE_PER_CLASS + test_per_class
     jobs = [(name, PROBE_SEED, index) for name in sorted(garden.TARGETS) for index in range(count)]
-    encoded = list(devices.map_over_cores(_draw_encoded, jobs, description="Drawing flowers"))
+    encoded = list(parallel.map_over_cores(_draw_encoded, jobs, description="Drawing flowers"))
     pictures = np.stack([tf.io.decode_jpeg(content, channels=3).numpy() for content in encoded])
     images = tf.image.resize(pictures, (image_size, image_size)).numpy()
     rows = np.arange(len(jobs))

@@ -75,6 +75,7 @@ class PixelTable(NamedTuple):
 NEAR_DUPLICATE_BITS = 8
 NEAR_DUPLICATES = ("auto", "on", "off")
 BY_HASH = "by hash"  # how the book's own studies find near duplicates, whatever their number
+LOWEST_VALIDATION, HIGHEST_TRAINING = 0.85, 0.92  # the window that the source of cats and dogs asks for
 ANYWHERE = {"": Place("{label}")}  # one folder per class, no official parts
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import joblib
 
-from tlhelpers import experiments, files, manifest, plans, profiles, records, settings, studies, workers
+from tlhelpers import experiments, files, manifest, parallel, plans, profiles, records, settings, studies
 
 
 class Sweep(NamedTuple):
@@ -61,7 +61,7 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
     print(f"{len(planned)} experiments, {len(planned) - len(waiting)} of them recorded before", flush=True)
     prepare_images(waiting)
     failures = []
-    with workers.share_out(jobs, cluster) as threads:
+    with parallel.share_out(jobs, cluster) as threads:
         tasks = (joblib.delayed(_attempt)(experiment, folder, threads) for experiment in waiting)
         outcomes = joblib.Parallel(return_as="generator_unordered")(tasks)
         for name, seconds, error in files.progress(outcomes, description="Experiments", total=len(waiting)):

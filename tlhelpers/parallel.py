@@ -1,11 +1,35 @@
-"""Who does work that is shared out: processes on this machine, or, given an address, the workers of a Dask cluster."""
+"""Work that is shared out: over the cores of this machine, or, given an address, to the workers of a Dask cluster."""
 
 import contextlib
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 import joblib
 
-from tlhelpers import devices
+from tlhelpers import devices, files
+
+SMALL_WORK = 200  # items below which starting processes costs more than it gains
+
+
+def map_over_cores(function, items, *, description, workers=None):
+    """Maps over processes, or in this one when the work is small; shows progress.
+
+    Args:
+        function: callable of one item, picklable.
+        items: sequence.
+        description: str. What the progress bar says.
+        workers: int or None. Processes to use; None means one per core.
+
+    Yields:
+        The results, in order.
+    """
+    workers = workers or devices.available_cores()
+    if workers == 1 or len(items) < SMALL_WORK:
+        yield from files.progress(map(function, items), description=description, total=len(items))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        results = pool.map(function, items, chunksize=32)
+        yield from files.progress(results, description=description, total=len(items))
 
 
 @contextlib.contextmanager

@@ -209,14 +209,48 @@ def test_the_disk_cache_is_gone_when_the_process_ends(table, monkeypatch):
 
 
 def test_an_empty_table_is_an_error(table):
-    with pytest.raises(ValueError, match=r"at least one row. Received: an empty table"):
+    with pytest.raises(ValueError, match=r"at least one row .* Received: an empty table"):
         loaders.load_dataset(table.iloc[:0])
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_an_empty_batch_is_an_error(table, batch_size):
-    with pytest.raises(ValueError, match=f"at least one image. Received: batch_size={batch_size}"):
+    with pytest.raises(ValueError, match=f"whole number, at least 1. Received: batch_size={batch_size}"):
         loaders.load_dataset(table, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("size", [0, -5, 64.0, (64, 32), "64"])
+def test_what_is_no_size_is_an_error(table, size):
+    for load_some in (loaders.load_dataset, loaders.read_images):
+        with pytest.raises(ValueError, match=r"is the side of square images.*Received: image_size="):
+            load_some(table, size)
+
+
+def test_a_size_may_be_written_as_keras_does(table):
+    assert loaders.load_dataset(table, (16, 16)).element_spec[0].shape[1:] == (16, 16, 3)
+    assert loaders.read_images(table.head(1), (16, 16)).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        (lambda table: str(table["path"].iloc[0]), "table of type str"),
+        (lambda table: table.drop(columns="target"), r"table without \['target'\]"),
+        (lambda table: table.assign(target=np.nan), "target of shape"),
+        (lambda table: table.assign(target="rose"), "target of shape"),
+        (lambda table: table.assign(target=-1), "target of shape"),
+    ],
+)
+def test_what_is_no_table_of_images_is_an_error(table, change, received):
+    with pytest.raises(ValueError, match=f"Received: {received}"):
+        loaders.load_dataset(change(table))
+
+
+def test_a_file_that_is_gone_is_named_before_anything_is_read(table):
+    gone = pd.concat([table, table.head(1).assign(path="/nowhere/x.jpg")])
+    for load_some in (loaders.load_dataset, loaders.read_images):
+        with pytest.raises(FileNotFoundError, match=r"1 that do not, /nowhere/x\.jpg"):
+            load_some(gone, 16)
 
 
 def test_an_unknown_cache_names_the_allowed_ones(table):

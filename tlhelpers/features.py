@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import devices, files, identity, loaders, parallel, settings, training
+from tlhelpers import devices, files, identity, inputs, loaders, parallel, settings, training
 from tlhelpers.keras_settings import keras
 
 EXTRACTION_BATCH = 32
@@ -58,7 +58,8 @@ def extract_features(
     Raises:
         ValueError: when the table is empty or lacks a column.
     """
-    _check_rows(table)
+    inputs.check_table(table, columns=COLUMNS, on_disk=False)  # features may have been kept longer than the files
+    image_size = inputs.check_image_size(image_size)
     shown = {"flipped": flipped, "augment": augment, "read_size": read_size, "seed": seed}
     path = _feature_path(model, table, _name_view(image_size, dtype, **shown))
     cost = _read_cost(path)
@@ -116,6 +117,8 @@ def extract_views(model, table, image_size, *, count, augment="strong", read_siz
     Raises:
         ValueError: when the views take more than they may, or than the disk has.
     """
+    inputs.check_table(table, columns=COLUMNS, on_disk=False)
+    count = inputs.check_whole(count, name="count")
     size = 2 * len(table) * math.prod(model.output_shape[1:])
     home = settings.home_folder()
     home.mkdir(parents=True, exist_ok=True)
@@ -188,7 +191,8 @@ def extract_elsewhere(model, table, image_size, *, jobs=None, cluster=None):
     Raises:
         ValueError: when the table is empty or lacks a column.
     """
-    _check_rows(table)
+    inputs.check_table(table, columns=COLUMNS, on_disk=False)
+    image_size = inputs.check_image_size(image_size)
     saved = settings.home_folder() / "shared" / f"{identity.digest_of_network(model)[:16]}.keras"
     if not saved.is_file():
         training.save_model(model, saved)
@@ -253,15 +257,6 @@ def _run_through(call, dataset, shape, dtype):
 def _digest_of_view(view):
     """Kept views are named by what they were made from; to read gigabytes for their digest would take too long."""
     return Path(view.filename).name if isinstance(view, np.memmap) else identity.digest_of_arrays(view)
-
-
-def _check_rows(table):
-    missing = [name for name in COLUMNS if name not in table]
-    if missing or len(table) == 0:
-        raise ValueError(
-            f"A table of images has the columns {list(COLUMNS)} and at least one row, as from `split_manifest`. "
-            f"Received: {len(table)} rows with the columns {list(table.columns)}"
-        )
 
 
 def _name_view(image_size, dtype, *, flipped=False, augment=None, read_size=None, seed=0):

@@ -4,7 +4,10 @@ Each check returns its argument in the one form that the package works with, or 
 what is allowed, and what was received.
 """
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 
 ROUNDING = {2: 1e-2, 4: 1e-3, 8: 1e-3}  # by the bytes of a number: how far a row of probabilities may miss one
 PIXEL_MAX = 255
@@ -155,6 +158,39 @@ def check_image_size(image_size, *, name="image_size"):
             f"(224, 224). Received: {name}={image_size!r}"
         )
     return int(sides[0])
+
+
+def check_table(table, *, columns=("path",), on_disk=True, name="table"):
+    """A table of images, one row each.
+
+    Args:
+        table: pandas.DataFrame with `columns` and at least one row. Every `path` leads to a file, every `target` is a
+            whole number from 0 on.
+        columns: sequence of str. The columns that are needed.
+        on_disk: bool. Whether the files have to be there.
+        name: str. What errors call it.
+
+    Returns:
+        pandas.DataFrame.
+
+    Raises:
+        ValueError: when it is something else.
+        FileNotFoundError: when a file is not there.
+    """
+    rule = f"{name} is a pandas.DataFrame with at least one row and the columns {list(columns)}"
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"{rule}. Received: {name} of type {type(table).__name__}")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{rule}. Received: {name} without {missing}, with {list(table)}")
+    if not len(table):
+        raise ValueError(f"{rule}. Received: an empty table")
+    if "target" in columns:
+        check_labels(table["target"], name="target")
+    gone = [path for path in table["path"] if on_disk and "://" not in str(path) and not Path(path).is_file()]
+    if gone:
+        raise FileNotFoundError(f"Every path of {name} leads to a file. Received: {len(gone)} that do not, {gone[0]!s}")
+    return table
 
 
 def check_whole(value, *, name, low=None, high=None):

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tlhelpers import devices, files, identity, pictures, settings
+from tlhelpers import devices, files, identity, inputs, pictures, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
@@ -82,12 +82,13 @@ def load_dataset(
         int32 `(batch,)`.
 
     Raises:
-        ValueError: when the table is empty or an argument is out of range.
+        ValueError: when the table is empty or lacks a column, or an argument is out of range.
+        FileNotFoundError: when a file of the table is not there.
     """
-    if len(table) == 0:
-        raise ValueError("A dataset needs at least one row. Received: an empty table")
-    if batch_size < 1:
-        raise ValueError(f"A batch holds at least one image. Received: batch_size={batch_size}")
+    table = inputs.check_table(table, columns=("path", "target"))
+    image_size = inputs.check_image_size(image_size)
+    read_size = None if read_size is None else inputs.check_image_size(read_size, name="read_size")
+    batch_size = inputs.check_whole(batch_size, name="batch_size", low=1)
     if augment not in (None, *AUGMENTATIONS):
         raise ValueError(f"augment is None or one of {sorted(AUGMENTATIONS)}. Received: augment={augment!r}")
     read_size = read_size if augment and read_size else image_size
@@ -132,6 +133,7 @@ def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=
     Raises:
         ValueError: when the arrays are empty, or of different length.
     """
+    batch_size = inputs.check_whole(batch_size, name="batch_size", low=1)
     if not 0 < len(x) == len(y):
         raise ValueError(f"Arrays of a dataset have one length, at least 1. Received: {len(x)} and {len(y)} rows")
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
@@ -212,7 +214,14 @@ def read_images(table, image_size):
 
     Returns:
         uint8 array `(len(table), image_size, image_size, 3)` in 0..255.
+
+    Raises:
+        ValueError: when the table lacks paths, or the size is none.
+        FileNotFoundError: when a file of the table is not there.
     """
+    image_size = inputs.check_image_size(image_size)
+    if len(table):
+        inputs.check_table(table)
     read = [read_image(path, image_size).numpy() for path in table["path"]]
     return np.stack(read) if read else np.empty((0, image_size, image_size, 3), np.uint8)
 

@@ -146,7 +146,7 @@ def draw_flower(species, seed, index, size=96):
         species = TARGETS[species]
     rng = np.random.default_rng([seed, index, *species.name.encode()])
     side = size * sketch.SUPERSAMPLING
-    canvas = sketch.background(rng, side)
+    scene = sketch.background(rng, side)
     light = rng.uniform(0.55, 1.15)
     blooms = 1 + int(rng.random() < 0.3) * int(rng.integers(1, 4))
     radius = side * rng.uniform(0.2, 0.46) / blooms**0.35
@@ -154,9 +154,9 @@ def draw_flower(species, seed, index, size=96):
     for _ in range(blooms):
         spread = 0.12 if blooms == 1 else 0.33
         centre = side * (0.5 + rng.uniform(-spread, spread, 2))
-        _draw_bloom(canvas, rng, species, hue, centre, radius * rng.uniform(0.8, 1.1))
-    sketch.occlude(canvas, rng, side)
-    return sketch.photograph(canvas, rng, size, light)
+        _draw_bloom(scene, rng, species, hue, centre, radius * rng.uniform(0.8, 1.1))
+    sketch.occlude(scene, rng, side)
+    return sketch.photograph(scene, rng, size, light)
 
 
 def draw_species(seed, index):
@@ -206,11 +206,11 @@ def _make_up(rng, name):
     )
 
 
-def _draw_bloom(canvas, rng, species, hue, centre, radius):
+def _draw_bloom(scene, rng, species, hue, centre, radius):
     """One flower with its stem and leaves."""
     shares = np.array(list(species.forms.values()))
     form = list(species.forms)[rng.choice(len(shares), p=shares / shares.sum())]
-    draw = ImageDraw.Draw(canvas, "RGBA")
+    draw = ImageDraw.Draw(scene, "RGBA")
     _stem(draw, rng, species, centre, radius, upright=form == "cup")
     tilt = rng.uniform(0.45, 1.0) if form != "cup" else 1.0
     place = sketch.Frame(centre, radius, rng.uniform(0, 2 * np.pi), tilt, rng.uniform(0, np.pi))

@@ -11,7 +11,8 @@ import pytest
 from ipywidgets import embed
 from PIL import Image
 
-from tlhelpers import galleries, widgets
+from tlhelpers import widgets
+from tlhelpers.figures import galleries
 
 PANES = {"one": {"low": "1 low", "high": "1 high"}, "two": {"low": "2 low", "high": "2 high"}}
 CONTROLS = {"Which": "Dropdown", "How": "SelectionSlider"}

@@ -29,7 +29,7 @@ PUBLIC = {
     "exercises": ["build_rescue_head", "check_rescue", "get_rescue_budget"],
     "experiments": ["Experiment"],
     "drawings": ["plan_files"],
-    "galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
+    "figures.galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
     "garden": ["draw_flower", "draw_species"],
     "devices": ["describe_choices", "list_gpus", "prepare_device", "strategy"],
     "exports": ["export_model", "save_classifier"],
@@ -73,7 +73,7 @@ PUBLIC = {
     ],
     "plans": ["plan_depths", "plan_domains", "plan_sizes"],
     "predictions": ["predict_folder"],
-    "plotting": [
+    "figures.plotting": [
         "plot_bars",
         "plot_calibration",
         "plot_comparison",

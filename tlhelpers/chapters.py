@@ -17,7 +17,6 @@ from tlhelpers import (
     metrics,
     models,
     plans,
-    plotting,
     profiles,
     records,
     settings,
@@ -28,6 +27,7 @@ from tlhelpers import (
     training,
     widgets,
 )
+from tlhelpers.figures import plotting
 
 NO_CONFUSION = "no other confusion"
 STAND_IN_PER_CLASS = 50  # training images of each class

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from tlhelpers import drawings, galleries
-from tlhelpers.plotting import PALETTE
+from tlhelpers import drawings
+from tlhelpers.figures import galleries
+from tlhelpers.figures.plotting import PALETTE
 
 THRESHOLDS = tuple(float(share) for share in np.linspace(0, 0.95, 20).round(2))
 CURVES = {"accuracy": ("training", "4 3"), "val_accuracy": ("validation", "none")}

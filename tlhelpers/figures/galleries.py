@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from tlhelpers import inputs
-from tlhelpers.lettering import LONGEST_NAME, as_label, lettered
-from tlhelpers.plotting import PALETTE, WIDTH
+from tlhelpers.figures.lettering import LONGEST_NAME, as_label, lettered
+from tlhelpers.figures.plotting import PALETTE, WIDTH
 
 # Colours of text on white; the palette's vermilion is too light for that, so it is darkened.
 RIGHT_COLOUR, WRONG_COLOUR = PALETTE[0], "#b84f00"

@@ -13,8 +13,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from sklearn.metrics import confusion_matrix
 
-from tlhelpers import curves, inputs, metrics
-from tlhelpers.lettering import LONGEST_LABEL, as_entry, as_label, as_labels, lettered
+from tlhelpers import inputs, metrics
+from tlhelpers.figures import curves
+from tlhelpers.figures.lettering import LONGEST_LABEL, as_entry, as_label, as_labels, lettered
 
 PALETTE = sns.color_palette("colorblind").as_hex()
 TRAIN_COLOUR, VALIDATION_COLOUR = PALETTE[0], PALETTE[1]

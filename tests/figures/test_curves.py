@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlhelpers import curves, plotting
+from tlhelpers.figures import curves, plotting
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from tlhelpers import lettering, plotting
+from tlhelpers.figures import lettering, plotting
 
 
 @pytest.fixture(autouse=True)

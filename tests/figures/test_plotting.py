@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from tlhelpers import galleries, metrics, plotting
+from tlhelpers import metrics
+from tlhelpers.figures import galleries, plotting
 
 HISTORY = {
     "accuracy": [0.4, 0.6, 0.8],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from eight_pictures import HEAT, IMAGES, NAMES, READABLE, Y_PROB, Y_TRUE
 
-from tlhelpers import galleries, plotting
+from tlhelpers.figures import galleries, plotting
 
 
 @pytest.mark.parametrize("colour", [galleries.RIGHT_COLOUR, galleries.WRONG_COLOUR])

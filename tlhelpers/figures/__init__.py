@@ -1,0 +1,1 @@
+"""What is drawn: curves, bars, galleries, and their lettering."""

@@ -13,11 +13,12 @@ import pandas as pd
 from nbformat import v4
 from PIL import Image
 
-from tlhelpers import execution, garden, records, settings, studies
+from tlhelpers import execution, records, settings, studies
 from tlhelpers.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED
+from tlhelpers.synthetic import flowers
 
 STUDY = studies.get_study("flowers")
-CLASS_NAMES = tuple(sorted(garden.TARGETS))
+CLASS_NAMES = tuple(sorted(flowers.TARGETS))
 HARDWARE = {"kind": "CPU", "name": "a processor", "count": 2, "memory_gib": 16.0, "precision": "float32"}
 GPU = {"kind": "GPU", "name": "a GPU", "count": 1, "memory_gib": 80.0, "precision": "float32"}
 PER_CLASS = 40
@@ -252,7 +253,7 @@ def stream(name, text):
 
 def draw_flower(label, index, size=72):
     """A drawn flower: uint8 array `(size, size, 3)`."""
-    return garden.draw_flower(label, 0, index, size)
+    return flowers.draw_flower(label, 0, index, size)
 
 
 def encode(pixels, image_format="JPEG", **options):

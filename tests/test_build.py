@@ -12,7 +12,6 @@ from tlhelpers import (
     build,
     checkpoints,
     devices,
-    drawings,
     execution,
     files,
     freshness,
@@ -24,6 +23,7 @@ from tlhelpers import (
     staging,
     studies,
 )
+from tlhelpers.synthetic import collection
 
 TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")
 
@@ -80,7 +80,7 @@ def plan(monkeypatch, tmp_path):
     monkeypatch.setattr(staging, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
     monkeypatch.setattr(checkpoints, "find_weights", lambda name: done.weights.append(name))
-    monkeypatch.setattr(drawings, "draw_study", lambda study: done.drawn.append(study.name))
+    monkeypatch.setattr(collection, "draw_study", lambda study: done.drawn.append(study.name))
     monkeypatch.setattr(devices, "list_gpus", list)
     monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))  # so that what recording sets is set back
     return done

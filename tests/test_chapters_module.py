@@ -17,7 +17,6 @@ from tlhelpers import (
     chapters,
     checkpoints,
     devices,
-    drawings,
     files,
     fitting,
     loaders,
@@ -30,6 +29,7 @@ from tlhelpers import (
     summaries,
     training,
 )
+from tlhelpers.synthetic import collection
 
 INFO = "application/papermill.record/text/plain"
 
@@ -51,7 +51,7 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def drawn(monkeypatch):
     """A small garden for the profiles that draw, and every way to an archive closed."""
-    monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
+    monkeypatch.setattr(collection, "FILES_PER_CLASS", 30)
     monkeypatch.setattr(sources, "find_archives", lambda _: pytest.fail("looked for an archive"))
 
 

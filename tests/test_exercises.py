@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import chapters, drawings, execution, exercises, loaders, models, queries, settings
+from tlhelpers import chapters, execution, exercises, loaders, models, queries, settings
+from tlhelpers.synthetic import collection
 
 SIDE = 96
 GOOD = {"accuracy": [0.7, 0.9], "val_accuracy": [0.8, 0.9]}
@@ -19,7 +20,7 @@ def chapter(tmp_path_factory):
     """The rescue under the smoke profile with few drawings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLHELPERS_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr(drawings, "FILES_PER_CLASS", 60)
+        patch.setattr(collection, "FILES_PER_CLASS", 60)
         begun = chapters.begin_chapter("cats_dogs", profile="smoke")
         assert begun.table["split"].value_counts().to_dict() == {"train": 77, "test": 22, "validation": 11}
         yield begun

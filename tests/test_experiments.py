@@ -9,26 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlhelpers import (
-    drawings,
-    experiments,
-    explain,
-    fitting,
-    loaders,
-    models,
-    recipes,
-    records,
-    settings,
-    splits,
-    studies,
-)
+from tlhelpers import experiments, explain, fitting, loaders, models, recipes, records, settings, splits, studies
+from tlhelpers.synthetic import collection
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
 
 
 @pytest.fixture(autouse=True)
 def _small_garden(monkeypatch):
-    monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
+    monkeypatch.setattr(collection, "FILES_PER_CLASS", 30)
 
 
 def experiment(strategy="frozen_linear", **options):
@@ -86,7 +75,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLHELPERS_HOME", str(folder / "home"))
         patch.setenv("TLHELPERS_MODELS", str(folder / "models"))
-        patch.setattr(drawings, "FILES_PER_CLASS", 30)
+        patch.setattr(collection, "FILES_PER_CLASS", 30)
         done = experiment("full")
         experiments.run_experiment(done, folder / "records")
     return done, folder

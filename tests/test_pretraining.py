@@ -9,22 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import (
-    checkpoints,
-    devices,
-    drawings,
-    garden,
-    loaders,
-    models,
-    pretraining,
-    profiles,
-    records,
-    settings,
-    summaries,
-)
+from tlhelpers import checkpoints, devices, loaders, models, pretraining, profiles, records, settings, summaries
 from tlhelpers.pretraining import QUESTIONS, UNSEEN, Question, load_quiz
+from tlhelpers.synthetic import collection, flowers
 
-DAISY = garden.TARGETS["daisy"]
+DAISY = flowers.TARGETS["daisy"]
 SIDE = 48
 INDICES = [7, 3, 11, 2, 5, 19]
 
@@ -58,7 +47,7 @@ def test_what_a_form_does_not_show_has_no_answer(form, answer):
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
 def test_every_interval_of_a_question_is_the_answer_for_some_species(question):
-    species = [garden.draw_species(0, index) for index in range(300)]
+    species = [flowers.draw_species(0, index) for index in range(300)]
     answers = [question.answer(one) for one in species]
     unseen = [not one.forms.keys() & set(question.forms) for one in species]
     assert [answer == UNSEEN for answer in answers] == unseen
@@ -71,9 +60,9 @@ def test_every_interval_of_a_question_is_the_answer_for_some_species(question):
 def test_pictures_are_those_of_the_species_asked_for(pictures):
     assert pictures["target"].tolist() == INDICES
     for path, index in zip(pictures["path"], INDICES, strict=True):
-        pixels = garden.draw_flower(garden.draw_species(4, index), 4, index, SIDE)
+        pixels = flowers.draw_flower(flowers.draw_species(4, index), 4, index, SIDE)
         with open(path, "rb") as stream:
-            assert stream.read() == drawings.encode(pixels)
+            assert stream.read() == collection.encode(pixels)
 
 
 def test_only_a_missing_picture_is_drawn_again(tmp_path, pictures):
@@ -89,7 +78,7 @@ def test_only_a_missing_picture_is_drawn_again(tmp_path, pictures):
 
 
 def answers_of(index):
-    return {question.name: question.answer(garden.draw_species(4, index)) for question in QUESTIONS}
+    return {question.name: question.answer(flowers.draw_species(4, index)) for question in QUESTIONS}
 
 
 def rows_of_quiz(dataset):
@@ -204,7 +193,7 @@ def test_the_probe_is_balanced_and_from_a_garden_of_its_own(monkeypatch):
     assert train.tolist() == [True, True, False, False, False] * 5
     assert len({image.tobytes() for image in images}) == 25
     whole, _, _ = pretraining.load_probe(SIDE, test_per_class=3)
-    tulip = garden.draw_flower("tulip", pretraining.PROBE_SEED, 4, SIDE)
+    tulip = flowers.draw_flower("tulip", pretraining.PROBE_SEED, 4, SIDE)
     assert np.abs(whole[24] - tulip).mean() < 10
 
 

@@ -14,8 +14,9 @@ import pytest
 import requests
 from builders import CLASS_NAMES, Website, cached, checksums_of, write_archive
 
-from tlhelpers import archives, downloads, drawings, files, layouts, settings, sources, studies
+from tlhelpers import archives, downloads, files, layouts, settings, sources, studies
 from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
+from tlhelpers.synthetic import collection
 
 ARCHIVE = "flowers-recognition.zip"
 MIB = 2**20
@@ -276,7 +277,7 @@ def test_incomplete_outer_folder_is_passed_over(provide, tmp_path, flowers):
 @pytest.fixture
 def drawn(monkeypatch):
     """The drawn edition of the flower study, small, and every way to an archive closed."""
-    monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
+    monkeypatch.setattr(collection, "FILES_PER_CLASS", 30)
     monkeypatch.setattr(sources, "find_archives", lambda _: pytest.fail("looked for an archive"))
     return studies.get_study("flowers", drawn=True)
 
@@ -287,12 +288,12 @@ def test_pictures_of_a_drawn_study_are_drawn_once_and_no_archive_is_asked_for(mi
     assert {path.name: len(list(path.iterdir())) for path in folder.iterdir() if path.is_dir()} == dict.fromkeys(
         CLASS_NAMES, 30
     )
-    monkeypatch.setattr(drawings, "draw_files", lambda *_, **__: pytest.fail("drawn a second time"))
+    monkeypatch.setattr(collection, "draw_files", lambda *_, **__: pytest.fail("drawn a second time"))
     assert prepare_images(drawn) == folder
 
 
 def test_drawn_and_found_pictures_never_share_a_folder(mirror, flowers, monkeypatch):
-    monkeypatch.setattr(drawings, "FILES_PER_CLASS", 30)
+    monkeypatch.setattr(collection, "FILES_PER_CLASS", 30)
     found, drawn = prepare_images(flowers), prepare_images(studies.get_study("flowers", drawn=True))
     assert not found.is_relative_to(drawn)
     assert not drawn.is_relative_to(found)

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from builders import CLASS_NAMES
 
-from tlhelpers import drawings, splits, studies
+from tlhelpers import splits, studies
 from tlhelpers.splits import count_leaks, rows_of, split_manifest
 from tlhelpers.studies import Place, published_numbers
+from tlhelpers.synthetic import collection
 
 
 def catalogue(counts, *, duplicates=0):
@@ -208,8 +209,8 @@ def test_published_protocol_trains_on_a_fifth_of_drawings(small, drawn_flowers):
 
 def planned_manifest():
     """The manifest of the planned drawings, as it is when every fault is found; nothing is drawn."""
-    plan = drawings.plan_files(CLASS_NAMES)
-    verdicts = plan["fault"].where(plan["fault"].isin(drawings.UNREADABLE), "ok").str.replace(" ", "_")
+    plan = collection.plan_files(CLASS_NAMES)
+    verdicts = plan["fault"].where(plan["fault"].isin(collection.UNREADABLE), "ok").str.replace(" ", "_")
     pictures = plan.groupby(["species", "index"]).ngroup()
     readable = verdicts == "ok"
     groups = pictures.where(readable, pictures.max() + 1 + np.arange(len(plan)))

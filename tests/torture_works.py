@@ -15,7 +15,6 @@ from builders import STUDY, make_record, write_notebook
 
 from tlhelpers import (
     downloads,
-    drawings,
     execution,
     features,
     files,
@@ -29,6 +28,7 @@ from tlhelpers import (
     studies,
     training,
 )
+from tlhelpers.synthetic import collection
 
 SIDE = 32
 EPOCHS = 6
@@ -89,8 +89,8 @@ def read_manifest(folder):
 
 def draw(folder):
     """A drawn edition."""
-    drawings.FILES_PER_CLASS = 40
-    return digest_below(drawings.draw_study(studies.get_study("flowers", drawn=True)))
+    collection.FILES_PER_CLASS = 40
+    return digest_below(collection.draw_study(studies.get_study("flowers", drawn=True)))
 
 
 def save_record(folder):

@@ -28,9 +28,9 @@ PUBLIC = {
     "claims": ["check_claims"],
     "exercises": ["build_rescue_head", "check_rescue", "get_rescue_budget"],
     "experiments": ["Experiment"],
-    "drawings": ["plan_files"],
+    "synthetic.collection": ["plan_files"],
     "figures.galleries": ["plot_heat_maps", "plot_image_grid", "plot_prediction_grid"],
-    "garden": ["draw_flower", "draw_species"],
+    "synthetic.flowers": ["draw_flower", "draw_species"],
     "devices": ["describe_choices", "list_gpus", "prepare_device", "strategy"],
     "exports": ["export_model", "save_classifier"],
     "explain": [

@@ -10,7 +10,6 @@ import pandas as pd
 from tlhelpers import (
     checkpoints,
     devices,
-    drawings,
     experiments,
     identity,
     manifest,
@@ -28,6 +27,7 @@ from tlhelpers import (
     widgets,
 )
 from tlhelpers.figures import plotting
+from tlhelpers.synthetic import collection
 
 NO_CONFUSION = "no other confusion"
 STAND_IN_PER_CLASS = 50  # training images of each class
@@ -389,7 +389,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
 
 def is_photographed(study):
     """Whether a study is one of one's own pictures, and not one of drawings that this package has made."""
-    return study.folder is not None and not drawings.is_drawn(study.folder)
+    return study.folder is not None and not collection.is_drawn(study.folder)
 
 
 def choose_backbone(profile, study):

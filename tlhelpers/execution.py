@@ -16,8 +16,9 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from tlhelpers import drawings, files, kernels, report, settings, terminal
+from tlhelpers import files, kernels, report, settings, terminal
 from tlhelpers.downloads import MissingDataError
+from tlhelpers.synthetic import collection
 
 KERNEL = "python3"
 ENGINE = "saving_at_the_end"
@@ -210,7 +211,7 @@ def shrink_pictures(notebook):
                 exact = base64.b64decode(output.data["image/png"])
                 with Image.open(io.BytesIO(exact)) as image:
                     pixels = np.asarray(image.convert("RGB"))
-                small = drawings.encode(pixels, quality=JPEG_QUALITY, subsampling=0, optimize=True)
+                small = collection.encode(pixels, quality=JPEG_QUALITY, subsampling=0, optimize=True)
                 if len(small) < WORTH_IT * len(exact):
                     output.data["image/jpeg"] = base64.b64encode(small).decode()
                     del output.data["image/png"]

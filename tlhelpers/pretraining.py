@@ -2,7 +2,7 @@
 
 python -m tlhelpers.pretraining        trains it from scratch and writes data/pocket/; can be stopped and started again
 
-Every picture shows a species of its own, made up by `garden.draw_species`, never one of the five classes of the
+Every picture shows a species of its own, made up by `flowers.draw_species`, never one of the five classes of the
 flower study. The network answers questions about it: which form, how many petals, which colour. One linear layer per
 question stands on the pooled features, so that whatever answers the questions is in the features.
 """
@@ -20,21 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tlhelpers import (
-    checkpoints,
-    devices,
-    drawings,
-    files,
-    garden,
-    loaders,
-    models,
-    parallel,
-    records,
-    settings,
-    sketch,
-    training,
-)
+from tlhelpers import checkpoints, devices, files, loaders, models, parallel, records, settings, training
 from tlhelpers.keras_settings import keras
+from tlhelpers.synthetic import canvas, collection, flowers
 
 BACKBONE = "mobilenetv2_035"
 WEIGHTS_FILE = checkpoints.WEIGHT_FILES["pocket"][BACKBONE]
@@ -85,7 +73,7 @@ class Question:
 
 
 QUESTIONS = (
-    Question("form", lambda species: list(garden.FORM_RANGES).index(next(iter(species.forms))), (1, 2)),
+    Question("form", lambda species: list(flowers.FORM_RANGES).index(next(iter(species.forms))), (1, 2)),
     Question("petals", lambda species: species.petals[0], (5, 7, 10, 14, 19, 25, 31)),
     Question("rings", lambda species: species.rings[0], (2, 3, 4, 5)),
     Question("width", lambda species: np.mean(species.width), (0.12, 0.18, 0.26, 0.36, 0.5, 0.7, 0.9)),
@@ -105,7 +93,7 @@ def draw_pictures(folder, indices, *, seed=PICTURE_SEED):
 
     Args:
         folder: Path.
-        indices: sequence of int. Which species, see `garden.draw_species`.
+        indices: sequence of int. Which species, see `flowers.draw_species`.
         seed: int.
 
     Returns:
@@ -130,7 +118,7 @@ def load_quiz(table, questions, image_size, *, seed=PICTURE_SEED, **options):
     Returns:
         tf.data.Dataset of images, as from `load_dataset`, and a dict from each question's name to int32 `(batch,)`.
     """
-    species = [garden.draw_species(seed, index) for index in table["target"]]
+    species = [flowers.draw_species(seed, index) for index in table["target"]]
     answers = np.array([[question.answer(one) for question in questions] for one in species], dtype=np.int32)
     columns = {question.name: tf.constant(answers[:, i]) for i, question in enumerate(questions)}
     numbered = table.assign(target=range(len(table)))
@@ -179,7 +167,7 @@ def load_probe(image_size=PICTURE_SIZE, *, test_per_class=PROBE_PER_CLASS):
         tuple of float32 images `(n, image_size, image_size, 3)`, int targets `(n,)` and bool `(n,)`, which train.
     """
     count = PROBE_PER_CLASS + test_per_class
-    jobs = [(name, PROBE_SEED, index) for name in sorted(garden.TARGETS) for index in range(count)]
+    jobs = [(name, PROBE_SEED, index) for name in sorted(flowers.TARGETS) for index in range(count)]
     encoded = list(parallel.map_over_cores(_draw_encoded, jobs, description="Drawing flowers"))
     pictures = np.stack([tf.io.decode_jpeg(content, channels=3).numpy() for content in encoded])
     images = tf.image.resize(pictures, (image_size, image_size)).numpy()
@@ -233,7 +221,7 @@ class Probe(keras.callbacks.Callback):
 
 def picture_folder():
     """Where the drawn species are kept; changes with their seed and with the code that draws them."""
-    code = [files.sha256_of(module.__file__) for module in (garden, sketch, drawings)]
+    code = [files.sha256_of(module.__file__) for module in (flowers, canvas, collection)]
     key = files.sha256_of_text("\n".join([*code, str(PICTURE_SEED), PIL.__version__]))[:16]
     return settings.home_folder() / "pretraining" / f"pictures-{key}"
 
@@ -325,14 +313,14 @@ def write_pocket(backbone, log, device):
 def _draw_picture(index, *, folder, seed):
     path = folder / f"{index:06d}.jpg"
     if not path.is_file():
-        pixels = garden.draw_flower(garden.draw_species(seed, index), seed, index, PICTURE_SIZE)
+        pixels = flowers.draw_flower(flowers.draw_species(seed, index), seed, index, PICTURE_SIZE)
         with files.atomic_file(path) as temporary:
-            temporary.write_bytes(drawings.encode(pixels))
+            temporary.write_bytes(collection.encode(pixels))
     return str(path)
 
 
 def _draw_encoded(job):
-    return drawings.encode(garden.draw_flower(*job, PICTURE_SIZE))
+    return collection.encode(flowers.draw_flower(*job, PICTURE_SIZE))
 
 
 def main():

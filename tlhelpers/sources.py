@@ -7,9 +7,10 @@ import importlib.util
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
 
-from tlhelpers import archives, downloads, drawings, files, layouts, settings
+from tlhelpers import archives, downloads, files, layouts, settings
 from tlhelpers.downloads import MissingDataError
 from tlhelpers.layouts import BadArchiveError
+from tlhelpers.synthetic import collection
 
 
 def prepare_images(study):
@@ -26,7 +27,7 @@ def prepare_images(study):
         BadArchiveError: when an archive is damaged, unsafe or of another study.
     """
     if study.drawn:
-        return drawings.draw_study(study)
+        return collection.draw_study(study)
     refused = {}
     while True:
         found = find_archives(study, refused)

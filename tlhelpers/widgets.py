@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from tlhelpers import drawings
 from tlhelpers.figures import galleries
 from tlhelpers.figures.plotting import PALETTE
+from tlhelpers.synthetic import collection
 
 THRESHOLDS = tuple(float(share) for share in np.linspace(0, 0.95, 20).round(2))
 CURVES = {"accuracy": ("training", "4 3"), "val_accuracy": ("validation", "none")}
@@ -217,7 +217,7 @@ def _describe_threshold(y_true, y_prob, threshold):
 def _show_picture(pixels, text):
     image = Image.fromarray(np.asarray(pixels).round().astype(np.uint8))
     image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # a larger one would only make the page heavier
-    data = base64.b64encode(drawings.encode(np.asarray(image), quality=JPEG_QUALITY)).decode()
+    data = base64.b64encode(collection.encode(np.asarray(image), quality=JPEG_QUALITY)).decode()
     text = html.escape(text)
     scale = PICTURE_SIZE / max(image.size)  # a small picture is shown as large as a large one
     size = 'width="{:.0f}" height="{:.0f}"'.format(*(side * scale for side in image.size))

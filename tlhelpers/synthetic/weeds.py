@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-from tlhelpers import sketch
+from tlhelpers.synthetic import canvas
 
 
 @dataclass(frozen=True)
@@ -147,22 +147,22 @@ def draw_weed(name, seed, index, size=128):
 
     Args:
         name: str. A key of `WEEDS`, or `"negative"`.
-        seed, index, size: int. As for `garden.draw_flower`.
+        seed, index, size: int. As for `flowers.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255.
     """
-    rng = sketch.begin((*WEEDS, NEGATIVE), name, seed, index)
-    side = size * sketch.SUPERSAMPLING
-    picture = sketch.background(rng, side)
+    rng = canvas.begin((*WEEDS, NEGATIVE), name, seed, index)
+    side = size * canvas.SUPERSAMPLING
+    picture = canvas.background(rng, side)
     draw = ImageDraw.Draw(picture, "RGBA")
     _draw_grass(draw, rng, side, int(rng.integers(3, 15)))
     for _ in range(int(rng.integers(2, 5)) if name != NEGATIVE else int(rng.integers(0, 3))):
         plant = WEEDS[name] if name != NEGATIVE else _made_up(rng)
         _draw_plant(draw, rng, plant, side * rng.uniform(0.15, 0.85, 2), side * rng.uniform(0.3, 0.55))
     _draw_grass(draw, rng, side, int(rng.integers(0, 4)))
-    sketch.occlude(picture, rng, side)
-    return sketch.photograph(picture, rng, size, rng.uniform(0.55, 1.2))
+    canvas.occlude(picture, rng, side)
+    return canvas.photograph(picture, rng, size, rng.uniform(0.55, 1.2))
 
 
 def _made_up(rng):
@@ -176,10 +176,10 @@ def _made_up(rng):
 def _draw_grass(draw, rng, side, count):
     dry = rng.uniform(0.08, 0.3)
     for _ in range(count):
-        place = sketch.Frame(rng.uniform(0, side, 2), side * rng.uniform(0.2, 0.6), rng.uniform(0, 2 * np.pi), 1.0, 0.0)
+        place = canvas.Frame(rng.uniform(0, side, 2), side * rng.uniform(0.2, 0.6), rng.uniform(0, 2 * np.pi), 1.0, 0.0)
         hue = (dry + rng.normal(0, 0.03), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.8))
         draw.polygon(
-            place.points(sketch.petal_outline(1, rng.uniform(0.02, 0.06), 0.4)), fill=sketch.near_colour(rng, hue)
+            place.points(canvas.petal_outline(1, rng.uniform(0.02, 0.06), 0.4)), fill=canvas.near_colour(rng, hue)
         )
 
 
@@ -190,22 +190,22 @@ def _draw_plant(draw, rng, weed, centre, length):
     hue = rng.normal(weed.hue, (0.015, 0.06, 0.06))
     for shoot in range(shoots):
         turn = start + 2 * np.pi * shoot / shoots + rng.normal(0, 0.25)
-        _draw_shoot(draw, rng, weed, sketch.Frame(centre, length * rng.uniform(0.7, 1.1), turn, 1.0, 0.0), hue)
+        _draw_shoot(draw, rng, weed, canvas.Frame(centre, length * rng.uniform(0.7, 1.1), turn, 1.0, 0.0), hue)
     if rng.random() < weed.flowering:
         for _ in range(int(rng.integers(weed.heads[0], weed.heads[1] + 1))):
             radius = length * rng.uniform(*weed.size)
-            place = sketch.Frame(centre + rng.normal(0, 0.35 * length, 2), radius, 0.0, rng.uniform(0.7, 1.0), 0.0)
-            draw.polygon(place.points(sketch.circle(1.0, 9)), fill=sketch.near_colour(rng, weed.flower))
+            place = canvas.Frame(centre + rng.normal(0, 0.35 * length, 2), radius, 0.0, rng.uniform(0.7, 1.0), 0.0)
+            draw.polygon(place.points(canvas.circle(1.0, 9)), fill=canvas.near_colour(rng, weed.flower))
 
 
 def _draw_shoot(draw, rng, weed, place, hue):
     count = int(rng.integers(weed.pairs[0], weed.pairs[1] + 1))
-    stalk = sketch.near_colour(rng, hue, value=0.7)
+    stalk = canvas.near_colour(rng, hue, value=0.7)
     draw.line(place.points(np.array([[0.0, 0.0], [1.0, 0.0]])), fill=stalk, width=max(1, int(0.02 * place.radius)))
     angle, leaf = rng.uniform(*weed.angle), rng.uniform(*weed.leaf)
-    sides = [sketch.rotation(side * angle).T for side in (-1, 1)]
+    sides = [canvas.rotation(side * angle).T for side in (-1, 1)]
     for at in np.linspace(0.12, 1.0, count):
         for turn in sides:
-            outline = sketch.petal_outline(leaf * (1.1 - 0.3 * at), rng.uniform(*weed.width), rng.uniform(*weed.tip))
+            outline = canvas.petal_outline(leaf * (1.1 - 0.3 * at), rng.uniform(*weed.width), rng.uniform(*weed.tip))
             turned = outline @ turn + np.array([at, 0.0])
-            draw.polygon(place.points(turned), fill=sketch.near_colour(rng, hue, value=rng.uniform(0.8, 1.1)))
+            draw.polygon(place.points(turned), fill=canvas.near_colour(rng, hue, value=rng.uniform(0.8, 1.1)))

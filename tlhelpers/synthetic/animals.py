@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-from tlhelpers import sketch
+from tlhelpers.synthetic import canvas
 
 COATS = (
     (0.07, 0.6, 0.75), (0.09, 0.35, 0.9), (0.06, 0.55, 0.4), (0.1, 0.1, 0.92), (0.6, 0.08, 0.45), (0.05, 0.3, 0.2),
@@ -60,19 +60,19 @@ def draw_animal(name, seed, index, size=128):
 
     Args:
         name: str. A key of `ANIMALS`.
-        seed, index, size: int. As for `garden.draw_flower`.
+        seed, index, size: int. As for `flowers.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255.
     """
-    rng = sketch.begin(ANIMALS, name, seed, index)
-    side = size * sketch.SUPERSAMPLING
-    picture = sketch.background(rng, side)
+    rng = canvas.begin(ANIMALS, name, seed, index)
+    side = size * canvas.SUPERSAMPLING
+    picture = canvas.background(rng, side)
     centre = side * (0.5 + rng.uniform(-0.1, 0.1, 2))
-    place = sketch.Frame(centre, side * rng.uniform(0.26, 0.38), rng.normal(0, 0.18), rng.uniform(0.85, 1.0), 0.0)
+    place = canvas.Frame(centre, side * rng.uniform(0.26, 0.38), rng.normal(0, 0.18), rng.uniform(0.85, 1.0), 0.0)
     _draw_head(_Brush(picture, rng, place), ANIMALS[name])
-    sketch.occlude(picture, rng, side)
-    return sketch.photograph(picture, rng, size, rng.uniform(0.6, 1.15))
+    canvas.occlude(picture, rng, side)
+    return canvas.photograph(picture, rng, size, rng.uniform(0.6, 1.15))
 
 
 class _Brush:
@@ -89,14 +89,14 @@ class _Brush:
         return self.rng.random() < share
 
     def shape(self, points, hue=None, *, value=1.0, alpha=255):
-        colour = sketch.near_colour(self.rng, hue or self.coat, value=value, spread=0.015, alpha=alpha)
+        colour = canvas.near_colour(self.rng, hue or self.coat, value=value, spread=0.015, alpha=alpha)
         self.draw.polygon(self.place.points(np.asarray(points)), fill=colour)
 
     def oval(self, centre, width, height, hue=None, **options):
-        self.shape(sketch.circle(1.0) * [width, height] + centre, hue, **options)
+        self.shape(canvas.circle(1.0) * [width, height] + centre, hue, **options)
 
     def line(self, points, value):
-        colour = sketch.near_colour(self.rng, (0, 0, value), alpha=170)
+        colour = canvas.near_colour(self.rng, (0, 0, value), alpha=170)
         self.draw.line(self.place.points(np.asarray(points)), fill=colour, width=max(1, int(0.03 * self.place.radius)))
 
 
@@ -127,7 +127,7 @@ def _draw_pricked_ears(brush, height, ear, foot):
 def _draw_hanging_ears(brush, height, ear, foot):
     drop = brush.between(-0.2, 0.35)
     for side in (-1, 1):
-        outline = sketch.petal_outline(1.3 * ear, 1.3 * foot / ear, 0.65) @ sketch.rotation(np.pi / 2 - side * drop).T
+        outline = canvas.petal_outline(1.3 * ear, 1.3 * foot / ear, 0.65) @ canvas.rotation(np.pi / 2 - side * drop).T
         brush.shape(outline + np.array([side * 0.8, -0.6 * height]), value=0.75)
 
 

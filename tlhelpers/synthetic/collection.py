@@ -13,14 +13,15 @@ import pandas as pd
 import PIL
 from PIL import Image
 
-from tlhelpers import animals, clothes, faces, files, garden, parallel, settings, sketch, weeds
+from tlhelpers import files, parallel, settings
+from tlhelpers.synthetic import animals, canvas, clothes, faces, flowers, weeds
 
 PICTURE_SEED = 2026
 FILES_PER_CLASS = 300
 
 # Who draws a study: the module, and its function of class, seed, index and size.
 ARTISTS = {
-    "flowers": (garden, garden.draw_flower),
+    "flowers": (flowers, flowers.draw_flower),
     "fashion_mnist": (clothes, clothes.draw_garment),
     "fashion_half": (clothes, clothes.draw_garment),
     "cats_dogs": (animals, animals.draw_animal),
@@ -54,7 +55,7 @@ def draw_study(study, *, seed=None):
     """
     seed = PICTURE_SEED if seed is None else seed
     module, draw = ARTISTS[study.name]
-    code = [files.sha256_of(path) for path in (__file__, sketch.__file__, module.__file__)]
+    code = [files.sha256_of(path) for path in (__file__, canvas.__file__, module.__file__)]
     per_class = {name: study.drawn_counts.get(name, FILES_PER_CLASS) for name in study.class_names}
     facts = [*code, str(per_class), str(seed), str(study.drawn_size), PIL.__version__]
     key = files.sha256_of_text("\n".join(facts))[:16]
@@ -117,7 +118,7 @@ def draw_files(folder, plan, draw):
     list(parallel.map_over_cores(write, plan.to_dict("records"), description="Drawing pictures"))
 
 
-def encode(pixels, *, quality=garden.JPEG_QUALITY, **options):
+def encode(pixels, *, quality=flowers.JPEG_QUALITY, **options):
     """A uint8 picture as the bytes of a JPEG file; `options` are those of Pillow's encoder."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=quality, **options)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tlhelpers import weeds
+from tlhelpers.synthetic import weeds
 
 NAMES = [*weeds.WEEDS, weeds.NEGATIVE]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tlhelpers import sketch
+from tlhelpers.synthetic import canvas
 
 SUPERSAMPLING = 4
 
@@ -53,16 +53,16 @@ def draw_face(name, seed, index, size=48):
 
     Args:
         name: str. A key of `EXPRESSIONS`.
-        seed, index, size: int. As for `garden.draw_flower`.
+        seed, index, size: int. As for `flowers.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255; the channels are equal.
     """
-    rng = sketch.begin(EXPRESSIONS, name, seed, index)
+    rng = canvas.begin(EXPRESSIONS, name, seed, index)
     side = size * SUPERSAMPLING
     picture = Image.new("L", (side, side), int(rng.uniform(20, 200)))
     centre = side * (0.5 + rng.normal(0, 0.04, 2))
-    place = sketch.Frame(centre, side * rng.uniform(0.38, 0.48), rng.normal(0, 0.12), 1.0, 0.0)
+    place = canvas.Frame(centre, side * rng.uniform(0.38, 0.48), rng.normal(0, 0.12), 1.0, 0.0)
     pencil = _Pencil(picture, rng, place)
     _draw_head(pencil)
     _draw_eyes(pencil, EXPRESSIONS[name])
@@ -86,7 +86,7 @@ class _Pencil:
         return self.rng.random() < share
 
     def oval(self, centre, width, height, shade):
-        self.shape(sketch.circle(1.0) * [width, height] + centre, shade)
+        self.shape(canvas.circle(1.0) * [width, height] + centre, shade)
 
     def shape(self, points, shade):
         self.draw.polygon(self.place.points(np.asarray(points)), fill=int(np.clip(shade, 0, 255)))
@@ -144,7 +144,7 @@ def _draw_extras(pencil):
     """Glasses, a moustache, freckles, in some faces."""
     if pencil.chance(0.2):
         for side in (-1, 1):
-            pencil.line(sketch.circle(0.24)[[*range(20), 0]] + [side * 0.33, -0.15], 30, 0.03)
+            pencil.line(canvas.circle(0.24)[[*range(20), 0]] + [side * 0.33, -0.15], 30, 0.03)
     if pencil.chance(0.15):
         pencil.oval((0, 0.3), pencil.between(0.2, 0.35), 0.06, pencil.hair)
     if pencil.chance(0.15):

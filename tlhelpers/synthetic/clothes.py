@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tlhelpers import sketch
+from tlhelpers.synthetic import canvas
 
 SUPERSAMPLING = 4
 NONE, SHORT, LONG = (0.0, 0.0), (0.25, 0.5), (0.8, 1.0)
@@ -68,12 +68,12 @@ def draw_garment(name, seed, index, size=28):
 
     Args:
         name: str. A key of `TOPS` or `SHOES`, `"trouser"` or `"bag"`.
-        seed, index, size: int. As for `garden.draw_flower`.
+        seed, index, size: int. As for `flowers.draw_flower`.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255; the channels are equal.
     """
-    rng = sketch.begin((*TOPS, *SHOES, *OTHERS), name, seed, index)
+    rng = canvas.begin((*TOPS, *SHOES, *OTHERS), name, seed, index)
     outline = Image.new("L", (size * SUPERSAMPLING,) * 2)
     pen = _Pen(outline, rng)
     if name in TOPS:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-from tlhelpers import sketch
+from tlhelpers.synthetic import canvas
 
 JPEG_QUALITY = 88
 UNTURNED = np.eye(2)
@@ -145,8 +145,8 @@ def draw_flower(species, seed, index, size=96):
             raise ValueError(f"A target is one of {sorted(TARGETS)}. Received: species={species!r}")
         species = TARGETS[species]
     rng = np.random.default_rng([seed, index, *species.name.encode()])
-    side = size * sketch.SUPERSAMPLING
-    scene = sketch.background(rng, side)
+    side = size * canvas.SUPERSAMPLING
+    scene = canvas.background(rng, side)
     light = rng.uniform(0.55, 1.15)
     blooms = 1 + int(rng.random() < 0.3) * int(rng.integers(1, 4))
     radius = side * rng.uniform(0.2, 0.46) / blooms**0.35
@@ -155,8 +155,8 @@ def draw_flower(species, seed, index, size=96):
         spread = 0.12 if blooms == 1 else 0.33
         centre = side * (0.5 + rng.uniform(-spread, spread, 2))
         _draw_bloom(scene, rng, species, hue, centre, radius * rng.uniform(0.8, 1.1))
-    sketch.occlude(scene, rng, side)
-    return sketch.photograph(scene, rng, size, light)
+    canvas.occlude(scene, rng, side)
+    return canvas.photograph(scene, rng, size, light)
 
 
 def draw_species(seed, index):
@@ -213,13 +213,13 @@ def _draw_bloom(scene, rng, species, hue, centre, radius):
     draw = ImageDraw.Draw(scene, "RGBA")
     _stem(draw, rng, species, centre, radius, upright=form == "cup")
     tilt = rng.uniform(0.45, 1.0) if form != "cup" else 1.0
-    place = sketch.Frame(centre, radius, rng.uniform(0, 2 * np.pi), tilt, rng.uniform(0, np.pi))
+    place = canvas.Frame(centre, radius, rng.uniform(0, 2 * np.pi), tilt, rng.uniform(0, np.pi))
     {"rays": _rays, "rosette": _rosette, "cup": _cup, "clock": _clock}[form](draw, rng, species, hue, place)
 
 
 def _draw_petal(draw, rng, hue, place, outline, shade, turn=UNTURNED):
     """A petal with a darker rim and a lighter middle."""
-    red, green, blue, _ = colour = sketch.near_colour(rng, hue, value=shade)
+    red, green, blue, _ = colour = canvas.near_colour(rng, hue, value=shade)
     rim = (int(red * 0.72), int(green * 0.72), int(blue * 0.72), 255)
     draw.polygon(place.points(outline @ turn), fill=colour, outline=rim)
     middle = (min(255, red + 18), min(255, green + 18), min(255, blue + 18), 150)
@@ -235,23 +235,23 @@ def _rays(draw, rng, species, hue, place):
         length = 1 - 0.22 * ring
         for k in range(count):
             angle = 2 * np.pi * (k + 0.5 * ring) / count + rng.normal(0, 0.04)
-            outline = sketch.petal_outline(length * rng.uniform(0.88, 1.05), width, tip, start=disc * 0.6)
+            outline = canvas.petal_outline(length * rng.uniform(0.88, 1.05), width, tip, start=disc * 0.6)
             shade = 0.86 + 0.07 * ring + rng.uniform(-0.05, 0.05)
-            _draw_petal(draw, rng, hue, place, outline, shade, sketch.rotation(angle).T)
+            _draw_petal(draw, rng, hue, place, outline, shade, canvas.rotation(angle).T)
     _disc(draw, rng, species.disc_hue, place, disc)
 
 
 def _disc(draw, rng, hue, place, radius):
     if radius < 0.03:
         return
-    draw.polygon(place.points(sketch.circle(radius)), fill=sketch.near_colour(rng, hue, value=0.85))
+    draw.polygon(place.points(canvas.circle(radius)), fill=canvas.near_colour(rng, hue, value=0.85))
     k = np.arange(1, 40)
     seeds = (radius * np.sqrt(k / 40))[:, None] * np.stack([np.cos(k * GOLDEN_ANGLE), np.sin(k * GOLDEN_ANGLE)], 1)
     dot = max(1.0, place.radius * radius * 0.07)
     places = place.points(seeds)
     for x, y in zip(places[::2], places[1::2], strict=True):
         draw.ellipse(
-            [x - dot, y - dot, x + dot, y + dot], fill=sketch.near_colour(rng, hue, value=rng.uniform(0.55, 1.25))
+            [x - dot, y - dot, x + dot, y + dot], fill=canvas.near_colour(rng, hue, value=rng.uniform(0.55, 1.25))
         )
 
 
@@ -265,9 +265,9 @@ def _rosette(draw, rng, species, hue, place):
         for k in range(count):
             angle = start + 2 * np.pi * k / count + ring * GOLDEN_ANGLE + rng.normal(0, 0.1)
             width = rng.uniform(*species.width)
-            outline = sketch.petal_outline(radius * rng.uniform(0.9, 1.05), width * 1.1, 0.68)
+            outline = canvas.petal_outline(radius * rng.uniform(0.9, 1.05), width * 1.1, 0.68)
             shade = 0.98 - 0.3 * ring / rings + rng.uniform(-0.08, 0.08)
-            _draw_petal(draw, rng, hue, place, outline, shade, sketch.rotation(angle).T)
+            _draw_petal(draw, rng, hue, place, outline, shade, canvas.rotation(angle).T)
     _disc(draw, rng, (hue[0], hue[1], hue[2] * 0.6), place, rng.uniform(*species.disc) * 0.5)
 
 
@@ -275,18 +275,18 @@ def _cup(draw, rng, species, hue, place):
     """A flower seen from the side: petals that rise from one point, the ones in front last."""
     rings = int(rng.integers(species.rings[0], species.rings[1] + 1))
     count = int(rng.integers(species.petals[0], species.petals[1] + 1))
-    upright = sketch.Frame(
+    upright = canvas.Frame(
         place.centre + np.array([0, place.radius * 0.55]), place.radius * 1.35, rng.normal(0, 0.25), 1.0, 0.0
     )
     opening = rng.uniform(0.25, 0.75)
     for ring in range(rings):
         fan = np.linspace(-opening, opening, count) * (1 - 0.35 * ring)
         for angle in fan[np.argsort(-np.abs(fan))]:
-            outline = sketch.petal_outline(
+            outline = canvas.petal_outline(
                 rng.uniform(0.9, 1.05), rng.uniform(*species.width), rng.uniform(*species.tip)
             )
             shade = 0.78 + 0.11 * ring + rng.uniform(-0.06, 0.06)
-            _draw_petal(draw, rng, hue, upright, outline, shade, sketch.rotation(angle - np.pi / 2).T)
+            _draw_petal(draw, rng, hue, upright, outline, shade, canvas.rotation(angle - np.pi / 2).T)
 
 
 def _clock(draw, rng, species, hue, place):
@@ -308,13 +308,13 @@ def _stem(draw, rng, species, centre, radius, *, upright):
     foot = centre + radius * np.array([rng.normal(0, 0.25), rng.uniform(2.0, 3.5)])
     green = (rng.uniform(0.22, 0.36), rng.uniform(0.4, 0.75), rng.uniform(0.3, 0.6))
     draw.line(
-        [*centre, *foot], fill=sketch.near_colour(rng, green), width=max(2, int(radius * rng.uniform(0.08, 0.14)))
+        [*centre, *foot], fill=canvas.near_colour(rng, green), width=max(2, int(radius * rng.uniform(0.08, 0.14)))
     )
     for _ in range(int(rng.integers(1, 4))):
         origin = centre + (foot - centre) * rng.uniform(0.35, 0.9)
-        place = sketch.Frame(
+        place = canvas.Frame(
             origin, radius * rng.uniform(0.8, 1.6), -np.pi / 2 + rng.choice([-1, 1]) * rng.uniform(0.3, 1.2), 1.0, 0.0
         )
         _draw_petal(
-            draw, rng, green, place, sketch.petal_outline(1, rng.uniform(*species.leaf), 0.45), rng.uniform(0.8, 1.1)
+            draw, rng, green, place, canvas.petal_outline(1, rng.uniform(*species.leaf), 0.45), rng.uniform(0.8, 1.1)
         )

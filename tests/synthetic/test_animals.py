@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from tlhelpers import animals
+from tlhelpers.synthetic import animals
 
 NAMES = sorted(animals.ANIMALS)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tlhelpers import faces
+from tlhelpers.synthetic import faces
 
 NAMES = list(faces.EXPRESSIONS)
 

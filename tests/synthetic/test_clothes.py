@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tlhelpers import clothes, studies
+from tlhelpers import studies
+from tlhelpers.synthetic import clothes
 
 NAMES = studies.CLOTHES
 

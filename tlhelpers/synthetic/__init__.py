@@ -1,0 +1,1 @@
+"""Images made by rule: they know no study."""

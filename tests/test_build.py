@@ -19,10 +19,9 @@ from tlhelpers import (
     records,
     schedule,
     settings,
-    sources,
     staging,
-    studies,
 )
+from tlhelpers.datasets import sources, studies
 from tlhelpers.synthetic import collection
 
 TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")

@@ -13,22 +13,8 @@ import numpy as np
 import pytest
 from builders import draw_flower, encode
 
-from tlhelpers import (
-    chapters,
-    checkpoints,
-    devices,
-    files,
-    fitting,
-    loaders,
-    manifest,
-    profiles,
-    settings,
-    sources,
-    splits,
-    studies,
-    summaries,
-    training,
-)
+from tlhelpers import chapters, checkpoints, devices, files, fitting, loaders, profiles, settings, summaries, training
+from tlhelpers.datasets import manifest, sources, splits, studies
 from tlhelpers.synthetic import collection
 
 INFO = "application/papermill.record/text/plain"

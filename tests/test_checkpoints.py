@@ -11,9 +11,10 @@ import pytest
 import requests
 from builders import cached, checksums_of
 
-from tlhelpers import checkpoints, downloads, files, models, settings
-from tlhelpers.downloads import MissingDataError
-from tlhelpers.layouts import BadArchiveError
+from tlhelpers import checkpoints, files, models, settings
+from tlhelpers.datasets import downloads
+from tlhelpers.datasets.downloads import MissingDataError
+from tlhelpers.datasets.layouts import BadArchiveError
 
 WEIGHTS = checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
 

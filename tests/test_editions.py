@@ -5,10 +5,10 @@ import pytest
 from builders import write_notebook
 
 from tlhelpers import editions, execution
-from tlhelpers.downloads import MissingDataError
+from tlhelpers.datasets.downloads import MissingDataError
 
 CELL = """
-from tlhelpers.downloads import MissingDataError
+from tlhelpers.datasets.downloads import MissingDataError
 if PROFILE == "full":
     raise MissingDataError("Weeds: no source has the archive.\\nProvide it in one of these ways")
 print(PROFILE)

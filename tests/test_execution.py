@@ -14,7 +14,7 @@ from nbformat import v4
 from PIL import Image
 
 from tlhelpers import execution
-from tlhelpers.downloads import MissingDataError
+from tlhelpers.datasets.downloads import MissingDataError
 
 
 def test_parameters_reach_the_executed_copy_and_the_source_stays(tmp_path):
@@ -149,7 +149,7 @@ def test_another_kernel_called_python3_is_not_started(tmp_path, monkeypatch):
 
 
 def test_missing_data_are_told_from_other_failures(tmp_path, failed):
-    raising = "from tlhelpers.downloads import MissingDataError\nraise MissingDataError('no source has it')"
+    raising = "from tlhelpers.datasets.downloads import MissingDataError\nraise MissingDataError('no source has it')"
     source = write_notebook(tmp_path / "source.ipynb", raising)
     with pytest.raises(MissingDataError, match="no source has it"):
         execution.execute_chapter(source, tmp_path / "copy.ipynb", {})

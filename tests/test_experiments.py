@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlhelpers import experiments, explain, fitting, loaders, models, recipes, records, settings, splits, studies
+from tlhelpers import experiments, explain, fitting, loaders, models, recipes, records, settings
+from tlhelpers.datasets import splits, studies
 from tlhelpers.synthetic import collection
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}

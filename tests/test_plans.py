@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tlhelpers import claims, plans, profiles, recipes, splits, sweeps
+from tlhelpers import claims, plans, profiles, recipes, sweeps
+from tlhelpers.datasets import splits
 
 PLANS = {name: plan for name, (plan, _) in sweeps.SWEEPS.items()}
 

@@ -13,7 +13,8 @@ from builders import draw_flower, encode
 from PIL import Image
 
 from tlhelpers import __main__ as command
-from tlhelpers import answers, files, loaders, manifest, predictions, settings, training
+from tlhelpers import answers, files, loaders, predictions, settings, training
+from tlhelpers.datasets import manifest
 
 NAMES = ["daisy", "rose", "tulip"]
 SIDE = 32

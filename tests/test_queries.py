@@ -21,8 +21,9 @@ from builders import (
     make_world,
 )
 
-from tlhelpers import queries, studies
+from tlhelpers import queries
 from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL
+from tlhelpers.datasets import studies
 
 pytestmark = pytest.mark.usefixtures("quick_queries")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from builders import STUDY, make_record, make_table, save_several
 
-from tlhelpers import metrics, records, settings, studies
+from tlhelpers import metrics, records, settings
+from tlhelpers.datasets import studies
 
 
 def test_a_record_derives_counts_metrics_and_versions():

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tlhelpers import models, resnet, sources
+from tlhelpers import models, resnet
+from tlhelpers.datasets import sources
 
 SIDE = 64
 STRUCTURE = {

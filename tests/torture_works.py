@@ -13,21 +13,8 @@ import numpy as np
 import pandas as pd
 from builders import STUDY, make_record, write_notebook
 
-from tlhelpers import (
-    downloads,
-    execution,
-    features,
-    files,
-    loaders,
-    manifest,
-    models,
-    predictions,
-    records,
-    sources,
-    staging,
-    studies,
-    training,
-)
+from tlhelpers import execution, features, files, loaders, models, predictions, records, staging, training
+from tlhelpers.datasets import downloads, manifest, sources, studies
 from tlhelpers.synthetic import collection
 
 SIDE = 32

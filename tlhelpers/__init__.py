@@ -43,7 +43,7 @@ PUBLIC = {
     ],
     "features": ["ViewBatches", "extract_elsewhere", "extract_features", "extract_views"],
     "loaders": ["augment_image", "load_arrays", "load_dataset", "read_images"],
-    "manifest": ["build_manifest", "load_manifest"],
+    "datasets.manifest": ["build_manifest", "load_manifest"],
     "metrics": [
         "apply_temperature",
         "bootstrap_difference",
@@ -103,10 +103,10 @@ PUBLIC = {
     "recipes": ["Recipe", "get_recipe", "warm_up_and_decay"],
     "records": ["load_records", "make_record", "save_record"],
     "settings": ["exports_folder", "pocket_folder"],
-    "sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
+    "datasets.sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
     "speed": ["load_speed", "speed_table"],
-    "splits": ["count_leaks", "rows_of", "split_manifest"],
-    "studies": ["describe_folder", "get_study", "published_model", "published_numbers", "quote"],
+    "datasets.splits": ["count_leaks", "rows_of", "split_manifest"],
+    "datasets.studies": ["describe_folder", "get_study", "published_model", "published_numbers", "quote"],
     "sweeps": ["best_rates", "load_sweep"],
     "summaries": [
         "accuracy_intervals",

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from tlhelpers import claims, queries, records, settings, studies, sweeps, synthesis
+from tlhelpers import claims, queries, records, settings, sweeps, synthesis
 from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL, SMALL, Claim
+from tlhelpers.datasets import studies
 
 BY_DEFINITION, ADVICE = WITHOUT_RECORDS = ("by definition", "advice")
 TESTS, PASSES = "tests/", "passes"

@@ -23,12 +23,10 @@ from tlhelpers import (
     records,
     schedule,
     settings,
-    sources,
-    splits,
     staging,
-    studies,
     terminal,
 )
+from tlhelpers.datasets import sources, splits, studies
 
 # By study: the chapters that train, and the records each leaves for one protocol and seed.
 RECORDED_CHAPTERS = {

@@ -12,20 +12,18 @@ from tlhelpers import (
     devices,
     experiments,
     identity,
-    manifest,
     metrics,
     models,
     plans,
     profiles,
     records,
     settings,
-    splits,
-    studies,
     summaries,
     sweeps,
     training,
     widgets,
 )
+from tlhelpers.datasets import manifest, splits, studies
 from tlhelpers.figures import plotting
 from tlhelpers.synthetic import collection
 

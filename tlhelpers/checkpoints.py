@@ -9,9 +9,10 @@ import zipfile
 
 import numpy as np
 
-from tlhelpers import downloads, files, settings
-from tlhelpers.downloads import MissingDataError
-from tlhelpers.layouts import BadArchiveError
+from tlhelpers import files, settings
+from tlhelpers.datasets import downloads
+from tlhelpers.datasets.downloads import MissingDataError
+from tlhelpers.datasets.layouts import BadArchiveError
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 # By how a file's name begins.

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import queries, records, settings, splits, studies, summaries, sweeps
-from tlhelpers.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
+from tlhelpers import queries, records, settings, summaries, sweeps
+from tlhelpers.datasets import splits, studies
+from tlhelpers.datasets.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import nbformat
 from nbformat import v4
 
-from tlhelpers import build, execution, files, settings, sources, staging
+from tlhelpers import build, execution, files, settings, staging
+from tlhelpers.datasets import sources
 
 REFERENCE = re.compile(r"[A-Za-z0-9._/-]+")
 INSTALL = """\

@@ -3,7 +3,7 @@
 import nbformat
 
 from tlhelpers import execution, files
-from tlhelpers.downloads import MissingDataError
+from tlhelpers.datasets.downloads import MissingDataError
 
 MARK = "tlhelpers_edition"  # where an executed copy's metadata say why it is a synthetic edition
 PROFILE = "pocket"

@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from tlhelpers import files, kernels, report, settings, terminal
-from tlhelpers.downloads import MissingDataError
+from tlhelpers.datasets.downloads import MissingDataError
 from tlhelpers.synthetic import collection
 
 KERNEL = "python3"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tlhelpers import loaders, models, profiles, training, widgets
+from tlhelpers.datasets.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
 from tlhelpers.figures import curves
-from tlhelpers.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
 
 GOOD_VALIDATION, SMALL_GAP = 0.95, 0.03  # ours
 RESCUE_BATCH = 32

@@ -14,15 +14,13 @@ from tlhelpers import (
     fitting,
     identity,
     loaders,
-    manifest,
     profiles,
     recipes,
     records,
     settings,
-    splits,
-    studies,
     training,
 )
+from tlhelpers.datasets import manifest, splits, studies
 
 DISTANCE_IMAGES = 256  # with others the distance moves by some hundredths of itself
 

@@ -12,7 +12,8 @@ import re
 import nbformat
 
 import tlhelpers
-from tlhelpers import devices, files, manifest, records, settings, sources, studies
+from tlhelpers import devices, files, records, settings
+from tlhelpers.datasets import manifest, sources, studies
 
 MARK = "tlhelpers"  # where an executed copy's metadata hold its mark
 MAGIC = re.compile(r"^\s*[%!].*", re.MULTILINE)

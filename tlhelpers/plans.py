@@ -5,7 +5,8 @@ A plan is a dict from a cell, a tuple that names it in words and numbers, to its
 
 from dataclasses import replace
 
-from tlhelpers import profiles, recipes, splits
+from tlhelpers import profiles, recipes
+from tlhelpers.datasets import splits
 from tlhelpers.experiments import Experiment
 
 FEWER_SEEDS = range(3)

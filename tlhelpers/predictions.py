@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tlhelpers import answers, devices, features, files, identity, inputs, loaders, manifest, training
+from tlhelpers import answers, devices, features, files, identity, inputs, loaders, training
+from tlhelpers.datasets import manifest
 
 FACTS = ("path", "verdict", "reason", "predicted", "confidence")
 BATCH_SIZE = 32

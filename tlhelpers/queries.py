@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlhelpers import metrics, studies, summaries
+from tlhelpers import metrics, summaries
+from tlhelpers.datasets import studies
 
 BOOTSTRAP_SAMPLES = 1000  # the ends of an interval settle to about a fiftieth of its width
 FEWEST_SEEDS = 3  # from two seeds a Student interval is twelve standard errors wide and contains anything

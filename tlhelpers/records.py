@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tlhelpers import files, inputs, manifest, metrics, settings, splits, studies
+from tlhelpers import files, inputs, metrics, settings
+from tlhelpers.datasets import manifest, splits, studies
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pillow")
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import devices, files, profiles, records, settings, studies
+from tlhelpers import devices, files, profiles, records, settings
+from tlhelpers.datasets import studies
 
 CLOSE = 0.01  # accuracies that differ by less count as equal
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tlhelpers import metrics, profiles, splits, studies
+from tlhelpers import metrics, profiles
+from tlhelpers.datasets import splits, studies
 from tlhelpers.records import TESTED, load_records
 
 NO_RECORD = "no recorded run yet"

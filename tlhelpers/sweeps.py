@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import joblib
 
-from tlhelpers import experiments, files, manifest, parallel, plans, profiles, records, settings, studies
+from tlhelpers import experiments, files, parallel, plans, profiles, records, settings
+from tlhelpers.datasets import manifest, studies
 
 
 class Sweep(NamedTuple):

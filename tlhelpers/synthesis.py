@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from tlhelpers import claims, metrics, plans, queries, records, studies, summaries, sweeps
+from tlhelpers import claims, metrics, plans, queries, records, summaries, sweeps
+from tlhelpers.datasets import studies
 
 # The classifier alone, a part, everything: the first line of which all three have left records is taken.
 LADDERS = {

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tlhelpers import build, devices, manifest, profiles, schedule, studies
+from tlhelpers import build, devices, profiles, schedule
+from tlhelpers.datasets import manifest, studies
 
 CHAPTERS = [
     "book/01_why_transfer_works.ipynb",

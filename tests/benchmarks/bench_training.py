@@ -5,7 +5,8 @@ import math
 import keras
 import pytest
 
-from tlhelpers import devices, features, fitting, loaders, models, splits
+from tlhelpers import devices, features, fitting, loaders, models
+from tlhelpers.datasets import splits
 
 EPOCHS = 10
 RATE = 1e-3

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tlhelpers import devices, manifest, models, profiles, settings, splits, studies
+from tlhelpers import devices, models, profiles, settings
+from tlhelpers.datasets import manifest, splits, studies
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tlhelpers import studies
+from tlhelpers.datasets import studies
 from tlhelpers.synthetic import clothes
 
 NAMES = studies.CLOTHES

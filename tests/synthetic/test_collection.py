@@ -10,7 +10,8 @@ import pytest
 from builders import CLASS_NAMES
 from PIL import Image, UnidentifiedImageError
 
-from tlhelpers import manifest, settings, studies
+from tlhelpers import settings
+from tlhelpers.datasets import manifest, studies
 from tlhelpers.synthetic import collection, flowers
 
 SMALL = 30

@@ -12,10 +12,11 @@ import pytest
 from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import duplicates, files, layouts, loaders, manifest, pictures, settings, splits, studies
-from tlhelpers.manifest import build_manifest, fingerprint, inspect_image, load_manifest
-from tlhelpers.splits import split_manifest
-from tlhelpers.studies import Place
+from tlhelpers import files, loaders, pictures, settings
+from tlhelpers.datasets import duplicates, layouts, manifest, splits, studies
+from tlhelpers.datasets.manifest import build_manifest, fingerprint, inspect_image, load_manifest
+from tlhelpers.datasets.splits import split_manifest
+from tlhelpers.datasets.studies import Place
 
 ROTATED = 0x0112
 TWO_CLASSES = ("daisy", "rose")

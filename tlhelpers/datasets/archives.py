@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tlhelpers import files, layouts, settings
-from tlhelpers.layouts import BadArchiveError
+from tlhelpers import files, settings
+from tlhelpers.datasets import layouts
+from tlhelpers.datasets.layouts import BadArchiveError
 
 MAX_EXTRACTED_BYTES = 4 * 2**30
 MAX_COMPRESSION_RATIO = 200

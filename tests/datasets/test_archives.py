@@ -11,8 +11,8 @@ import pytest
 from builders import CLASS_NAMES
 from PIL import Image
 
-from tlhelpers import archives, layouts, studies
-from tlhelpers.layouts import BadArchiveError
+from tlhelpers.datasets import archives, layouts, studies
+from tlhelpers.datasets.layouts import BadArchiveError
 
 SIDE = 28
 LABELS = studies.CLOTHES

@@ -14,8 +14,9 @@ import pytest
 import requests
 from builders import CLASS_NAMES, Website, cached, checksums_of, write_archive
 
-from tlhelpers import archives, downloads, files, layouts, settings, sources, studies
-from tlhelpers.sources import BadArchiveError, MissingDataError, prepare_images
+from tlhelpers import files, settings
+from tlhelpers.datasets import archives, downloads, layouts, sources, studies
+from tlhelpers.datasets.sources import BadArchiveError, MissingDataError, prepare_images
 from tlhelpers.synthetic import collection
 
 ARCHIVE = "flowers-recognition.zip"

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from builders import CLASS_NAMES
 
-from tlhelpers import splits, studies
-from tlhelpers.splits import count_leaks, rows_of, split_manifest
-from tlhelpers.studies import Place, published_numbers
+from tlhelpers.datasets import splits, studies
+from tlhelpers.datasets.splits import count_leaks, rows_of, split_manifest
+from tlhelpers.datasets.studies import Place, published_numbers
 from tlhelpers.synthetic import collection
 
 

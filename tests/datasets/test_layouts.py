@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tlhelpers import layouts, studies
-from tlhelpers.studies import Place
+from tlhelpers.datasets import layouts, studies
+from tlhelpers.datasets.studies import Place
 
 # A folder for training and one for two further parts, told apart by how file names begin.
 PLACES = {

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import yaml
 
-from tlhelpers import files, inputs, layouts, settings
+from tlhelpers import files, inputs, settings
+from tlhelpers.datasets import layouts
 
 
 class Place(NamedTuple):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tlhelpers import devices, duplicates, files, layouts, parallel, pictures, settings, sources, studies
+from tlhelpers import devices, files, parallel, pictures, settings
+from tlhelpers.datasets import duplicates, layouts, sources, studies
 from tlhelpers.pictures import READER_VERSION, REFUSED, convert, open_image
 
 __all__ = ["READABLE", "READER_VERSION", "REFUSED", "build_manifest", "fingerprint", "load_manifest", "open_image"]

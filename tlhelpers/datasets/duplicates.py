@@ -10,7 +10,8 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tlhelpers import parallel, pictures, studies
+from tlhelpers import parallel, pictures
+from tlhelpers.datasets import studies
 
 COMPARED_AT_ONCE = 4096  # perceptual hashes; a square of theirs is 64 MiB
 

@@ -5,8 +5,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from tlhelpers import models, studies
-from tlhelpers.studies import STUDIES, get_study, published_model, published_numbers
+from tlhelpers import models
+from tlhelpers.datasets import studies
+from tlhelpers.datasets.studies import STUDIES, get_study, published_model, published_numbers
 
 
 @pytest.fixture(params=sorted(STUDIES))

@@ -7,9 +7,10 @@ import importlib.util
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin
 
-from tlhelpers import archives, downloads, files, layouts, settings
-from tlhelpers.downloads import MissingDataError
-from tlhelpers.layouts import BadArchiveError
+from tlhelpers import files, settings
+from tlhelpers.datasets import archives, downloads, layouts
+from tlhelpers.datasets.downloads import MissingDataError
+from tlhelpers.datasets.layouts import BadArchiveError
 from tlhelpers.synthetic import collection
 
 

@@ -5,7 +5,8 @@ import pandas as pd
 import sklearn
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit, train_test_split
 
-from tlhelpers import files, inputs, manifest, settings
+from tlhelpers import files, inputs, settings
+from tlhelpers.datasets import manifest
 
 FOLDS = 5
 VALIDATION_SHARE = 0.1

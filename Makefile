@@ -83,10 +83,10 @@ records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, 
 	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))
 
 sweep: $(READY) ## train what no chapter has room for, side by side (SWEEP, JOBS, CLUSTER, ONLY); resumable
-	$(BIN)/python -m tlhelpers.sweeps $(SWEEP) $(if $(JOBS),--jobs $(JOBS)) $(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tlhelpers.experiments.sweeps $(SWEEP) $(if $(JOBS),--jobs $(JOBS)) $(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(ONLY),--only $(ONLY))
 
 pocket: $(READY) ## train the embedded backbone from scratch (half an hour on two CPU cores); resumable
-	$(BIN)/python -m tlhelpers.pretraining
+	$(BIN)/python -m tlhelpers.experiments.pretraining
 
 colab: $(READY) ## copies of the chapters that install the helpers first (REPO=owner/name, REF)
 	$(BIN)/python -m tlhelpers.colab stamp "$(REPO)" $(if $(REF),--ref $(REF))

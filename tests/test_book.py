@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 from smoke_book import CHAPTERS, PARAMETERS, environment_of
 
-from tlhelpers import build, execution, plans, profiles, records, settings
+from tlhelpers import build, execution, profiles, settings
+from tlhelpers.experiments import grids, records
 
 pytestmark = pytest.mark.timeout(3600)  # the first slow test executes every chapter
 LONGEST_CELL = 15
@@ -101,7 +102,7 @@ def test_opens_with_aims_and_ends_with_recap_and_exercises(chapter):
 
 
 def test_the_run_by_hand_has_the_sizes_of_the_grid_beside_it():
-    sizes = f"{plans.GRID_TRAIN_SIZE}, {plans.GRID_TEST_SIZE}, {plans.GRID_PER_CLASS}"
+    sizes = f"{grids.GRID_TRAIN_SIZE}, {grids.GRID_TEST_SIZE}, {grids.GRID_PER_CLASS}"
     code = "\n".join(cell.source for cell in cells_of("book/08_how_deep.ipynb", "code"))
     assert f"TRAIN_SIZE, TEST_SIZE, PER_CLASS = {sizes}\n" in code
 

@@ -8,20 +8,9 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tlhelpers import (
-    build,
-    checkpoints,
-    devices,
-    execution,
-    files,
-    freshness,
-    profiles,
-    records,
-    schedule,
-    settings,
-    staging,
-)
+from tlhelpers import build, checkpoints, devices, execution, files, freshness, profiles, schedule, settings, staging
 from tlhelpers.datasets import sources, studies
+from tlhelpers.experiments import records
 from tlhelpers.synthetic import collection
 
 TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from builders import draw_flower, encode
 
-from tlhelpers import chapters, checkpoints, devices, files, fitting, loaders, profiles, settings, summaries, training
+from tlhelpers import chapters, checkpoints, devices, files, loaders, profiles, settings, summaries, training
 from tlhelpers.datasets import manifest, sources, splits, studies
+from tlhelpers.experiments import trainer
 from tlhelpers.synthetic import collection
 
 INFO = "application/papermill.record/text/plain"
@@ -347,7 +348,7 @@ def test_models_that_this_machine_has_not_trained_are_small_ones_and_a_sentence_
         assert found[label].counts["train"] == 3 * 5
         same = training.predict_probabilities(model, images)
         np.testing.assert_allclose(found[label].y_prob[:8], same, atol=1e-3)
-    monkeypatch.setattr(fitting, "fit_recipe", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(trainer, "fit_recipe", lambda *_, **__: pytest.fail("trained again"))
     assert list(chapter.load_or_train(WANTED)[1]) == list(WANTED)
     assert chapter.load_runs() == {}  # they are not taken for those of the chapters
 
@@ -361,7 +362,7 @@ def test_a_small_model_whose_file_is_gone_is_trained_again(drawn, runs, monkeypa
 
 
 def test_models_of_the_chapters_are_taken_where_this_machine_has_them_all(drawn, runs, monkeypatch, capsys):
-    monkeypatch.setattr(fitting, "fit_recipe", lambda *_, **__: pytest.fail("trained one"))
+    monkeypatch.setattr(trainer, "fit_recipe", lambda *_, **__: pytest.fail("trained one"))
     chapter = begin(profile="smoke")
     for network, strategy in WANTED.values():
         save(chapter, strategy, network=network)

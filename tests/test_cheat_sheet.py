@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from tlhelpers import backing, models, settings, sweeps
+from tlhelpers import backing, models, settings
+from tlhelpers.experiments import sweeps
 
 FILE = settings.PROJECT_FOLDER / "book" / "snippets" / "cheat_sheet.py"
 SIZE, CLASSES = 32, 3

@@ -18,7 +18,7 @@ from builders import (
     make_world,
 )
 
-from tlhelpers import claims, records
+from tlhelpers import claims
 from tlhelpers.claims import (
     BASELINE,
     FAST,
@@ -32,6 +32,7 @@ from tlhelpers.claims import (
     SUPPORTED,
     UNTRAINED,
 )
+from tlhelpers.experiments import records
 
 pytestmark = pytest.mark.usefixtures("quick_queries")
 

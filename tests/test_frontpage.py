@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from tlhelpers import frontpage, records, settings, summaries
+from tlhelpers import frontpage, settings, summaries
+from tlhelpers.experiments import records
 
 
 @pytest.fixture

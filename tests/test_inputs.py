@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tlhelpers import inputs, records, settings
+from tlhelpers import inputs, settings
+from tlhelpers.experiments import records
 
 Y = np.array([0, 2, 1, 2])
 FORMS = {

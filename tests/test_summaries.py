@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from builders import HARDWARE, STUDY, make_fold, make_record, save_several
 
-from tlhelpers import metrics, records, summaries
+from tlhelpers import metrics, summaries
+from tlhelpers.experiments import records
 
 
 def test_a_summary_is_mean_interval_and_seeds_per_model():

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from builders import FROZEN_ERRORS, HARDWARE, PARTIAL_ERRORS, STUDY, UNTRAINED_ERRORS, make_run, save_several
 
-from tlhelpers import claims, plans, queries, summaries, synthesis
+from tlhelpers import claims, queries, summaries, synthesis
 from tlhelpers.claims import FROZEN, FULL, LAST6, NOT_SUPPORTED, NOT_TESTABLE, PARTIAL, SUPPORTED
+from tlhelpers.experiments import grids
 
 pytestmark = pytest.mark.usefixtures("quick_queries")
 
@@ -168,7 +169,7 @@ def test_without_records_no_sentence_of_the_conclusion_is_decided(tmp_path):
 
 def test_the_conclusion_is_decided_by_the_runs_of_this_build(tmp_path):
     near_to_far = [(0.2, 0.0, 0.0), (0.3, 0.1, 0.05), (0.4, 0.2, 0.1), (0.5, 0.3, 0.15), (0.6, 0.4, 0.1)]
-    domains = make_domains(dict(zip(plans.DOMAINS, near_to_far, strict=True)))
+    domains = make_domains(dict(zip(grids.DOMAINS, near_to_far, strict=True)))
     ladder = make_ladder(UNTRAINED_ERRORS, FROZEN_ERRORS, {})
     names = "resnet18-frozen", "resnet18-partial", "resnet18-full"  # as the source calls what this build trains
     runs = {"fer2013": {name: run for name, (run,) in zip(names, ladder, strict=True)}}

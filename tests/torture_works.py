@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from builders import STUDY, make_record, write_notebook
 
-from tlhelpers import execution, features, files, loaders, models, predictions, records, staging, training
+from tlhelpers import execution, features, files, loaders, models, predictions, staging, training
 from tlhelpers.datasets import downloads, manifest, sources, studies
+from tlhelpers.experiments import records
 from tlhelpers.synthetic import collection
 
 SIDE = 32

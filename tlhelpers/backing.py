@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from tlhelpers import claims, queries, records, settings, sweeps, synthesis
+from tlhelpers import claims, queries, settings, synthesis
 from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL, SMALL, Claim
 from tlhelpers.datasets import studies
+from tlhelpers.experiments import records, sweeps
 
 BY_DEFINITION, ADVICE = WITHOUT_RECORDS = ("by definition", "advice")
 TESTS, PASSES = "tests/", "passes"

@@ -20,13 +20,13 @@ from tlhelpers import (
     files,
     freshness,
     profiles,
-    records,
     schedule,
     settings,
     staging,
     terminal,
 )
 from tlhelpers.datasets import sources, splits, studies
+from tlhelpers.experiments import records
 
 # By study: the chapters that train, and the records each leaves for one protocol and seed.
 RECORDED_CHAPTERS = {

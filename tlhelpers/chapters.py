@@ -7,23 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tlhelpers import (
-    checkpoints,
-    devices,
-    experiments,
-    identity,
-    metrics,
-    models,
-    plans,
-    profiles,
-    records,
-    settings,
-    summaries,
-    sweeps,
-    training,
-    widgets,
-)
+from tlhelpers import checkpoints, devices, identity, metrics, models, profiles, settings, summaries, training, widgets
 from tlhelpers.datasets import manifest, splits, studies
+from tlhelpers.experiments import grids, records, runner, sweeps
 from tlhelpers.figures import plotting
 from tlhelpers.synthetic import collection
 
@@ -164,7 +150,7 @@ class Chapter:
         Returns:
             dict from a cell to its Record, in the order of `planned`.
         """
-        folder = settings.runs_folder(self.profile.name) / "sweeps" / f"{name}-{experiments.digest_of_code()}"
+        folder = settings.runs_folder(self.profile.name) / "sweeps" / f"{name}-{runner.digest_of_code()}"
         return sweeps.run_sweep(planned, folder)
 
     def load_model(self, network, strategy):
@@ -214,21 +200,21 @@ class Chapter:
         smallest = int(self.rows("train")["label"].value_counts().min())
         count = min(STAND_IN_PER_CLASS, smallest)
         same = {"protocol": self.protocol, "seed": self.seed}
-        planned = plans.plan_stand_ins(self.profile, self.study, self.backbone, count, **same)
+        planned = grids.plan_stand_ins(self.profile, self.study, self.backbone, count, **same)
         if unknown := set(wanted) - set(planned):
             raise ValueError(f"A small model stands in for one of {sorted(planned)}. Received: {sorted(unknown)}")
         print(
             "This machine has not trained the models that this page looks at. "
             f"Small ones take their place, trained here and now on {count} pictures of each class."
         )
-        place = Path("stand-ins", experiments.digest_of_code())
+        place = Path("stand-ins", runner.digest_of_code())
         runs, kept = (of(self.profile.name) / place for of in (settings.runs_folder, settings.models_folder))
         models_, found = {}, {}
         for key in dict.fromkeys(wanted):
             experiment = planned[key]
             if not experiment.model_path(kept).is_file():  # of a model that is gone no record is of use
                 experiment.path(runs).unlink(missing_ok=True)
-            found[key] = records.load_record(experiments.run_experiment(experiment, runs, models_folder=kept))
+            found[key] = records.load_record(runner.run_experiment(experiment, runs, models_folder=kept))
             models_[key] = training.load_model(experiment.model_path(kept))
         return models_, found
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import queries, records, settings, summaries, sweeps
+from tlhelpers import queries, settings, summaries
 from tlhelpers.datasets import splits, studies
 from tlhelpers.datasets.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
+from tlhelpers.experiments import records, sweeps
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 

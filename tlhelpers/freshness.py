@@ -12,8 +12,9 @@ import re
 import nbformat
 
 import tlhelpers
-from tlhelpers import devices, files, records, settings
+from tlhelpers import devices, files, settings
 from tlhelpers.datasets import manifest, sources, studies
+from tlhelpers.experiments import records
 
 MARK = "tlhelpers"  # where an executed copy's metadata hold its mark
 MAGIC = re.compile(r"^\s*[%!].*", re.MULTILINE)

@@ -4,7 +4,8 @@ import io
 
 import matplotlib.pyplot as plt
 
-from tlhelpers import files, records, summaries
+from tlhelpers import files, summaries
+from tlhelpers.experiments import records
 from tlhelpers.figures import plotting
 
 # In the order of the figure, first to last.

@@ -24,11 +24,11 @@ class Profile:
         case_per_class: int. Training images of each class where a case study wants few.
         grid_epochs: int. Passes for each cell of a grid.
         grid_scratch_epochs: int. The same for a network from scratch, which needs more; fewer where it stops early.
-        grid_depths: tuple of str. Keys of `plans.DEPTHS`: what moves in the grid of depth and rate.
+        grid_depths: tuple of str. Keys of `grids.DEPTHS`: what moves in the grid of depth and rate.
         grid_rates: tuple of float. The learning rates of that grid.
-        grid_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the grid of sizes.
+        grid_ways: tuple of str. Keys of `grids.WAYS`: the ways to train in the grid of sizes.
         grid_per_class: tuple of int. How many training images of each class, from few to many.
-        domain_ways: tuple of str. Keys of `plans.WAYS`: the ways to train in the comparison of domains.
+        domain_ways: tuple of str. Keys of `grids.WAYS`: the ways to train in the comparison of domains.
         domain_per_class: int or None. Training images of each class in the comparison of domains; None means all.
         reason: str. Why this profile was chosen.
     """

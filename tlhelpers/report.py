@@ -9,7 +9,8 @@ import threading
 
 import psutil
 
-from tlhelpers import devices, files, records
+from tlhelpers import devices, files
+from tlhelpers.experiments import records
 
 TEXT = "execution_report.md"
 SAMPLING_SECONDS = 2  # to look at the processes of a system takes tens of milliseconds

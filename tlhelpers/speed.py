@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import devices, files, profiles, records, settings
+from tlhelpers import devices, files, profiles, settings
 from tlhelpers.datasets import studies
+from tlhelpers.experiments import records
 
 CLOSE = 0.01  # accuracies that differ by less count as equal
 

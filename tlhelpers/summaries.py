@@ -8,7 +8,7 @@ import pandas as pd
 
 from tlhelpers import metrics, profiles
 from tlhelpers.datasets import splits, studies
-from tlhelpers.records import TESTED, load_records
+from tlhelpers.experiments.records import TESTED, load_records
 
 NO_RECORD = "no recorded run yet"
 NOT_BUILT = "not run in this build"

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from tlhelpers import claims, metrics, plans, queries, records, summaries, sweeps
+from tlhelpers import claims, metrics, queries, summaries
 from tlhelpers.datasets import studies
+from tlhelpers.experiments import grids, records, sweeps
 
 # The classifier alone, a part, everything: the first line of which all three have left records is taken.
 LADDERS = {
@@ -50,7 +51,7 @@ def domain_table(runs):
     """The comparison of domains: how far each is, and what one backbone makes of it, frozen and moving.
 
     Args:
-        runs: dict from a study, a way of `plans.WAYS` and, where there are several, a seed to a Record.
+        runs: dict from a study, a way of `grids.WAYS` and, where there are several, a seed to a Record.
 
     Returns:
         pandas.DataFrame of float indexed by study, the nearest domain first, means over the seeds of the frozen
@@ -58,7 +59,7 @@ def domain_table(runs):
         difference on the seeds of both; and `seeds`. NaN where nothing moves.
     """
     rows = {}
-    for study in plans.DOMAINS:
+    for study in grids.DOMAINS:
         still, moves = ({cell[2:]: run for cell, run in runs.items() if cell[:2] == (study, way)} for way in WAYS)
         if not still:
             continue
@@ -118,7 +119,7 @@ def check_conclusion(protocol, *, runs=None, domains=None, recorded=None):
     Args:
         protocol: str. `"published"` or `"careful"`.
         runs: dict from a study to a dict from `<network>-<strategy>` to this build's Record of it, or None.
-        domains: dict. This build's runs of `plans.plan_domains`, or None.
+        domains: dict. This build's runs of `grids.plan_domains`, or None.
         recorded: Path or None. The recorded runs; None means the committed ones.
 
     Returns:
@@ -153,7 +154,7 @@ def gather_evidence(found, domains):
     Args:
         found: dict from a study to a dict from `<network>-<strategy>`, as the source calls it, to a list of Record; all
             of one protocol.
-        domains: dict. Runs of `plans.plan_domains`.
+        domains: dict. Runs of `grids.plan_domains`.
 
     Returns:
         dict from what a claim of `CONCLUSION` asks for: the rows of `domain_table` by study, and ladders: by study,

@@ -5,8 +5,9 @@ import math
 import keras
 import pytest
 
-from tlhelpers import devices, features, fitting, loaders, models
+from tlhelpers import devices, features, loaders, models
 from tlhelpers.datasets import splits
+from tlhelpers.experiments import trainer
 
 EPOCHS = 10
 RATE = 1e-3
@@ -76,7 +77,7 @@ def fit_head(table, found, num_classes, *, seed=0):
         part: loaders.load_arrays(found[rows], table["target"].to_numpy()[rows], shuffle=part == "train", seed=seed)
         for part, rows in parts.items()
     }
-    compile_model(head, steps_per_execution=fitting.STEPS_AT_ONCE)
+    compile_model(head, steps_per_execution=trainer.STEPS_AT_ONCE)
     history = head.fit(data["train"], validation_data=data["validation"], epochs=EPOCHS, shuffle=False, verbose=0)
     return head, history.history
 

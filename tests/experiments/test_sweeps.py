@@ -8,14 +8,14 @@ import builders
 import numpy as np
 import pytest
 
-from tlhelpers import experiments, recipes, records, sweeps
+from tlhelpers.experiments import recipes, records, runner, sweeps
 
 TINY = {"train_size": 32, "test_size": 32, "head_epochs": 1, "epochs": 1}
 
 
 def plan(seeds=(0, 1), strategy="frozen_linear"):
     recipe = replace(recipes.get_recipe(strategy), **TINY)
-    return {(seed,): experiments.Experiment("mobilenetv2_035", recipe, seed, profile="smoke") for seed in seeds}
+    return {(seed,): runner.Experiment("mobilenetv2_035", recipe, seed, profile="smoke") for seed in seeds}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def trained(monkeypatch):
         record = builders.make_record(seed=experiment.seed, network=experiment.network, strategy="frozen_linear")
         return records.save_record(dataclasses.replace(record, details=experiment.asked), folder)
 
-    monkeypatch.setattr(experiments, "run_experiment", run)
+    monkeypatch.setattr(runner, "run_experiment", run)
     monkeypatch.setattr(sweeps, "prepare_images", lambda planned: None)
     return asked
 

@@ -7,20 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tlhelpers import (
-    devices,
-    explain,
-    files,
-    fitting,
-    identity,
-    loaders,
-    profiles,
-    recipes,
-    records,
-    settings,
-    training,
-)
+from tlhelpers import devices, explain, files, identity, loaders, profiles, settings, training
 from tlhelpers.datasets import manifest, splits, studies
+from tlhelpers.experiments import recipes, records, trainer
 
 DISTANCE_IMAGES = 256  # with others the distance moves by some hundredths of itself
 
@@ -108,7 +97,7 @@ def run_experiment(experiment, folder, *, models_folder=None, threads=None):
     profile = profiles.choose_profile(experiment.profile)
     study = studies.get_study(experiment.study, drawn=profile.drawn)
     table = table_of(experiment, study)
-    fitted = fitting.fit_recipe(
+    fitted = trainer.fit_recipe(
         experiment.recipe,
         experiment.network,
         table,
@@ -155,7 +144,7 @@ def _make_record(experiment, study, table, fitted, device):
     details = experiment.asked | fitted.details
     if experiment.measures_distance:
         details["domain_distance"] = _domain_distance(experiment, fitted.model, table)
-    prob = {part: fitting.predict(recipe, fitted, table, part) for part in parts}
+    prob = {part: trainer.predict(recipe, fitted, table, part) for part in parts}
     return records.make_record(
         study=study,
         table=table,

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tlhelpers import devices, features, identity, loaders, models, recipes, training
+from tlhelpers import devices, features, identity, loaders, models, training
 from tlhelpers.datasets import splits
+from tlhelpers.experiments import recipes
 from tlhelpers.keras_settings import keras
 
 STEPS_AT_ONCE = 16  # a step of a head takes less time than to ask for it

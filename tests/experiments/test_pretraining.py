@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import checkpoints, devices, loaders, models, pretraining, profiles, records, settings, summaries
-from tlhelpers.pretraining import QUESTIONS, UNSEEN, Question, load_quiz
+from tlhelpers import checkpoints, devices, loaders, models, profiles, settings, summaries
+from tlhelpers.experiments import pretraining, records
+from tlhelpers.experiments.pretraining import QUESTIONS, UNSEEN, Question, load_quiz
 from tlhelpers.synthetic import collection, flowers
 
 DAISY = flowers.TARGETS["daisy"]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tlhelpers import models, recipes
+from tlhelpers import models
+from tlhelpers.experiments import recipes
 
 NETWORK = "mobilenetv2_035"
 

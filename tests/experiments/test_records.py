@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from builders import STUDY, make_record, make_table, save_several
 
-from tlhelpers import metrics, records, settings
+from tlhelpers import metrics, settings
 from tlhelpers.datasets import studies
+from tlhelpers.experiments import records
 
 
 def test_a_record_derives_counts_metrics_and_versions():

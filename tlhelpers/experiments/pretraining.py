@@ -1,6 +1,6 @@
 """How the pocket backbone learns to see: drawn species, and questions about each picture.
 
-python -m tlhelpers.pretraining        trains it from scratch and writes data/pocket/; can be stopped and started again
+python -m tlhelpers.experiments.pretraining        trains it from scratch and writes data/pocket/; can be stopped and started again
 
 Every picture shows a species of its own, made up by `flowers.draw_species`, never one of the five classes of the
 flower study. The network answers questions about it: which form, how many petals, which colour. One linear layer per
@@ -20,7 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tlhelpers import checkpoints, devices, files, loaders, models, parallel, records, settings, training
+from tlhelpers import checkpoints, devices, files, loaders, models, parallel, settings, training
+from tlhelpers.experiments import records
 from tlhelpers.keras_settings import keras
 from tlhelpers.synthetic import canvas, collection, flowers
 

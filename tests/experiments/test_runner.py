@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlhelpers import experiments, explain, fitting, loaders, models, recipes, records, settings
+from tlhelpers import explain, loaders, models, settings
 from tlhelpers.datasets import splits, studies
+from tlhelpers.experiments import recipes, records, runner, trainer
 from tlhelpers.synthetic import collection
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
@@ -23,11 +24,11 @@ def _small_garden(monkeypatch):
 
 def experiment(strategy="frozen_linear", **options):
     recipe = replace(recipes.get_recipe(strategy), **TINY)
-    return experiments.Experiment("mobilenetv2_035", recipe, **({"seed": 0, "profile": "smoke"} | options))
+    return runner.Experiment("mobilenetv2_035", recipe, **({"seed": 0, "profile": "smoke"} | options))
 
 
 def table_of(**options):
-    return experiments.table_of(experiment(**options), studies.get_study("flowers", drawn=True))
+    return runner.table_of(experiment(**options), studies.get_study("flowers", drawn=True))
 
 
 def test_an_experiment_stands_where_its_record_does(tmp_path):
@@ -78,7 +79,7 @@ def trained(tmp_path_factory):
         patch.setenv("TLHELPERS_MODELS", str(folder / "models"))
         patch.setattr(collection, "FILES_PER_CLASS", 30)
         done = experiment("full")
-        experiments.run_experiment(done, folder / "records")
+        runner.run_experiment(done, folder / "records")
     return done, folder
 
 
@@ -108,8 +109,8 @@ def test_a_record_says_what_was_asked_and_what_it_took(finished):
 def test_a_finished_experiment_is_left_as_it_is(finished, monkeypatch):
     done, path = finished
     before = path.read_bytes()
-    monkeypatch.setattr(fitting, "fit_recipe", lambda *_, **__: pytest.fail("trained again"))
-    assert experiments.run_experiment(done, path.parents[3]) == path
+    monkeypatch.setattr(trainer, "fit_recipe", lambda *_, **__: pytest.fail("trained again"))
+    assert runner.run_experiment(done, path.parents[3]) == path
     assert path.read_bytes() == before
 
 
@@ -153,13 +154,13 @@ def test_the_saved_model_gives_the_recorded_predictions_in_a_new_process(finishe
 def test_the_model_of_what_is_still_being_chosen_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
     chosen = experiment(evaluated_on="validation")
-    assert experiments.run_experiment(chosen, tmp_path / "records").is_file()
+    assert runner.run_experiment(chosen, tmp_path / "records").is_file()
     assert not list(tmp_path.rglob("*.keras"))
 
 
 def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
     done, path = finished
-    again = records.load_record(experiments.run_experiment(done, tmp_path / "again"))
+    again = records.load_record(runner.run_experiment(done, tmp_path / "again"))
     first = records.load_record(path)
     assert again.history == first.history
     np.testing.assert_array_equal(again.y_prob, first.y_prob)
@@ -168,8 +169,8 @@ def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
 def test_a_record_says_how_far_its_training_images_are_from_the_pretraining_where_that_is_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
     asked = replace(experiment(evaluated_on="validation", per_class=4, measures_distance=True), seed=1)
-    record = records.load_record(experiments.run_experiment(asked, tmp_path / "records"))
-    table = experiments.table_of(asked, studies.get_study("flowers", drawn=True))
+    record = records.load_record(runner.run_experiment(asked, tmp_path / "records"))
+    table = runner.table_of(asked, studies.get_study("flowers", drawn=True))
     images = loaders.read_images(table[table["split"] == "train"], 64)
     expected = explain.domain_distance(models.build_backbone("mobilenetv2_035", 64, weights="pocket"), images).mean()
     assert record.details["domain_distance"] == pytest.approx(expected, rel=1e-4)
@@ -179,12 +180,12 @@ def test_a_record_says_how_far_its_training_images_are_from_the_pretraining_wher
 def test_the_digest_names_the_state_of_the_code(tmp_path, monkeypatch):
     (tmp_path / "one.py").write_text("A = 1")
     monkeypatch.setattr(settings, "PACKAGE_FOLDER", tmp_path)
-    before = experiments.digest_of_code()
-    assert experiments.digest_of_code() == before
+    before = runner.digest_of_code()
+    assert runner.digest_of_code() == before
     (tmp_path / "one.py").write_text("A = 2")
-    changed = experiments.digest_of_code()
+    changed = runner.digest_of_code()
     assert changed != before
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "two.py").write_text("B = 1")
-    assert experiments.digest_of_code() not in (before, changed)
+    assert runner.digest_of_code() not in (before, changed)
     assert len(before) == 8

@@ -5,9 +5,10 @@ A plan is a dict from a cell, a tuple that names it in words and numbers, to its
 
 from dataclasses import replace
 
-from tlhelpers import profiles, recipes
+from tlhelpers import profiles
 from tlhelpers.datasets import splits
-from tlhelpers.experiments import Experiment
+from tlhelpers.experiments import recipes
+from tlhelpers.experiments.runner import Experiment
 
 FEWER_SEEDS = range(3)
 SEEDS = range(splits.FOLDS)

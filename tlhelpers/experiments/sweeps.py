@@ -1,7 +1,7 @@
 """Many experiments at once: on the cores of this machine, or on a Dask cluster with one flag.
 
-python -m tlhelpers.sweeps models                                the recorded models of the careful protocol
-python -m tlhelpers.sweeps models --cluster tcp://host:8786      the same on a cluster
+python -m tlhelpers.experiments.sweeps models                                the recorded models of the careful protocol
+python -m tlhelpers.experiments.sweeps models --cluster tcp://host:8786      the same on a cluster
 
 Every experiment leaves a record, and one that has left its record is skipped: a sweep can be stopped and started
 again. The workers of a cluster need the project's folder at the same place.
@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import joblib
 
-from tlhelpers import experiments, files, parallel, plans, profiles, records, settings
+from tlhelpers import files, parallel, profiles, settings
 from tlhelpers.datasets import manifest, studies
+from tlhelpers.experiments import grids, records, runner
 
 
 class Sweep(NamedTuple):
@@ -29,12 +30,12 @@ class Sweep(NamedTuple):
 
 
 SWEEPS = {
-    "models": Sweep(plans.plan_models, "."),
-    "cases": Sweep(plans.plan_cases, "."),
-    "depths": Sweep(partial(plans.over_folds, plans.plan_depths), "sweeps/depths"),
-    "sizes": Sweep(partial(plans.over_folds, plans.plan_sizes), "sweeps/sizes"),
-    "domains": Sweep(partial(plans.over_folds, plans.plan_domains), "sweeps/domains"),
-    "ablations": Sweep(plans.plan_ablations, "sweeps/ablations"),
+    "models": Sweep(grids.plan_models, "."),
+    "cases": Sweep(grids.plan_cases, "."),
+    "depths": Sweep(partial(grids.over_folds, grids.plan_depths), "sweeps/depths"),
+    "sizes": Sweep(partial(grids.over_folds, grids.plan_sizes), "sweeps/sizes"),
+    "domains": Sweep(partial(grids.over_folds, grids.plan_domains), "sweeps/domains"),
+    "ablations": Sweep(grids.plan_ablations, "sweeps/ablations"),
 }
 
 
@@ -129,7 +130,7 @@ def _attempt(experiment, folder, threads):
     tf.get_logger().setLevel("ERROR")  # many models in one process: the advice against tracing many is not for them
     started = time.perf_counter()
     try:
-        experiments.run_experiment(experiment, folder, threads=threads)
+        runner.run_experiment(experiment, folder, threads=threads)
     except Exception as error:
         return experiment.name, 0.0, f"{type(error).__name__}: {error}"
     return experiment.name, time.perf_counter() - started, None
@@ -142,7 +143,7 @@ def _list_names(names):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.sweeps", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers.experiments.sweeps", description=__doc__.splitlines()[0])
     parser.add_argument("sweep", choices=sorted(SWEEPS))
     parser.add_argument("--jobs", type=int, help="experiments at once on this machine (default: one per core)")
     parser.add_argument("--cluster", help="address of a Dask scheduler, such as tcp://host:8786")

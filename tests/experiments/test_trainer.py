@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from builders import draw_flower, encode
 
-from tlhelpers import features, fitting, loaders, models, recipes
+from tlhelpers import features, loaders, models
+from tlhelpers.experiments import recipes, trainer
 
 TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
 NETWORK = "mobilenetv2_035"
@@ -30,7 +31,7 @@ def split_table(tmp_path):
 
 def follow(strategy, table, *, network=NETWORK, **changes):
     recipe = replace(recipes.get_recipe(strategy), **(TINY | changes))
-    return recipe, fitting.fit_recipe(recipe, network, table, 5, weights="pocket", batch_size=8)
+    return recipe, trainer.fit_recipe(recipe, network, table, 5, weights="pocket", batch_size=8)
 
 
 def follow_baseline(table, **changes):
@@ -80,7 +81,7 @@ def test_a_frozen_recipe_trains_the_head_alone(split_table, pocket_weights):
 
 def test_steps_of_a_head_at_once_are_those_of_one_after_the_other(split_table, monkeypatch):
     together = follow("frozen_linear", split_table, head_epochs=3)[1].history
-    monkeypatch.setattr(fitting, "STEPS_AT_ONCE", 1)
+    monkeypatch.setattr(trainer, "STEPS_AT_ONCE", 1)
     alone = follow("frozen_linear", split_table, head_epochs=3)[1].history
     assert together.keys() == alone.keys()
     for name in alone:
@@ -98,8 +99,8 @@ def test_a_network_from_scratch_updates_its_statistics_quickly(split_table, pock
 
 def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_table, tmp_path):
     recipe, fitted = follow("frozen_linear", split_table)
-    plain = fitting.predict(replace(recipe, flips=False), fitted, split_table, "test")
-    both = fitting.predict(recipe, fitted, split_table, "test")
+    plain = trainer.predict(replace(recipe, flips=False), fitted, split_table, "test")
+    both = trainer.predict(recipe, fitted, split_table, "test")
     test = split_table[split_table["split"] == "test"]
     mirrored, _ = features.extract_features(fitted.model, test, 64, flipped=True, cache=False)
     expected = (plain + keras.ops.convert_to_numpy(keras.ops.softmax(mirrored))) / 2
@@ -110,9 +111,9 @@ def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_ta
 
 def test_a_frozen_network_that_has_seen_the_pictures_is_not_asked_again(split_table, monkeypatch):
     recipe, fitted = follow("frozen_linear", split_table, train_size=64)
-    expected = fitting.predict(recipe, replace(fitted, extractor=None), split_table, "validation")
+    expected = trainer.predict(recipe, replace(fitted, extractor=None), split_table, "validation")
     monkeypatch.setattr(loaders, "load_dataset", lambda *_, **__: pytest.fail("looked at a picture"))
-    np.testing.assert_allclose(fitting.predict(recipe, fitted, split_table, "validation"), expected, atol=1e-5)
+    np.testing.assert_allclose(trainer.predict(recipe, fitted, split_table, "validation"), expected, atol=1e-5)
 
 
 def test_the_baseline_follows_a_recipe_too(split_table):
@@ -203,7 +204,7 @@ def test_one_plain_view_trains_as_the_whole_network_does_on_plain_images(split_t
     changes = {"augment": None, "epochs": 2, "dropout": 0.0}
     (recipe, whole), (_, behind) = (follow("partial", split_table, views=views, **changes) for views in (0, 1))
     assert behind.history["val_loss"] == pytest.approx(whole.history["val_loss"], rel=0.1)
-    one, other = (fitting.predict(recipe, fitted, split_table, "test") for fitted in (whole, behind))
+    one, other = (trainer.predict(recipe, fitted, split_table, "test") for fitted in (whole, behind))
     np.testing.assert_allclose(one, other, atol=0.1)
 
 

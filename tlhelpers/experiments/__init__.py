@@ -1,0 +1,1 @@
+"""From a table of images to a record of what was trained."""

@@ -1,6 +1,7 @@
 """How the pocket backbone learns to see: drawn species, and questions about each picture.
 
-python -m tlhelpers.experiments.pretraining        trains it from scratch and writes data/pocket/; can be stopped and started again
+`python -m tlhelpers.experiments.pretraining` trains it from scratch and writes `data/pocket/`; it can be stopped and
+started again.
 
 Every picture shows a species of its own, made up by `flowers.draw_species`, never one of the five classes of the
 flower study. The network answers questions about it: which form, how many petals, which colour. One linear layer per

@@ -44,7 +44,7 @@ test-long: $(READY) ## install the wheel into an empty environment and run each 
 	$(BIN)/python -m pytest -m long
 
 bench: $(BENCH_REPORTS) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book); resumable
-	$(BIN)/python -m tlhelpers.speed $^ $(if $(RECORD),--record)
+	$(BIN)/python -m tlhelpers.results.benchmarks $^ $(if $(RECORD),--record)
 	rm $^
 
 $(BENCH_FOLDER)/%.json: $(READY) $(BENCH) $(shell find tlhelpers -name "*.py")

@@ -14,9 +14,9 @@ from nbformat import v4
 from PIL import Image
 
 from tlhelpers import execution, settings
-from tlhelpers.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED
 from tlhelpers.datasets import studies
 from tlhelpers.experiments import records
+from tlhelpers.results.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED
 from tlhelpers.synthetic import flowers
 
 STUDY = studies.get_study("flowers")

@@ -19,8 +19,8 @@ import pytest
 from builders import CLASS_NAMES, Website, draw_flower, encode, write_archive
 from smoke_book import build_pages, execute_chapters, without_pytest
 
-from tlhelpers import queries
 from tlhelpers.datasets import studies
+from tlhelpers.results import queries
 
 
 def pytest_addoption(parser):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from builders import draw_flower, encode
 
-from tlhelpers import chapters, checkpoints, devices, files, loaders, profiles, settings, summaries, training
+from tlhelpers import chapters, checkpoints, devices, files, loaders, profiles, settings, training
 from tlhelpers.datasets import manifest, sources, splits, studies
 from tlhelpers.experiments import trainer
+from tlhelpers.results import tables
 from tlhelpers.synthetic import collection
 
 INFO = "application/papermill.record/text/plain"
@@ -240,7 +241,7 @@ def test_runs_of_the_embedded_backbone_are_found_under_the_sources_name(drawn, r
     }
     live = chapter.load_live_records()
     assert set(live) == {(protocol, name) for protocol in ("careful", "published") for name in found}
-    table = summaries.reproduction_table("flowers", live, recorded=recorded)
+    table = tables.reproduction_table("flowers", live, recorded=recorded)
     trained = table.index[table["this build"] == "100.0% (1 seed)"]
     assert set(trained.get_level_values("model")) == {
         "Baseline CNN, synthetic images",
@@ -576,6 +577,6 @@ def test_a_study_of_ones_own_has_its_own_runs_alone_though_its_folder_is_called_
             (tmp_path / "flowers" / label / f"{index}.jpg").write_bytes(encode(draw_flower(label, index)))
     chapter = chapters.begin_chapter(studies.describe_folder(tmp_path / "flowers", image_size=32), profile="smoke")
     assert chapter.load_runs() == {}
-    assert chapter.describe_recorded("mobilenetv2_100-frozen") == summaries.NO_RECORD
+    assert chapter.describe_recorded("mobilenetv2_100-frozen") == tables.NO_RECORD
     save(chapter)
     assert list(chapter.load_runs()) == ["tiny-frozen"]

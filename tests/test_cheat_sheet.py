@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from tlhelpers import backing, models, settings
+from tlhelpers import models, settings
 from tlhelpers.experiments import sweeps
+from tlhelpers.results import backing
 
 FILE = settings.PROJECT_FOLDER / "book" / "snippets" / "cheat_sheet.py"
 SIZE, CLASSES = 32, 3

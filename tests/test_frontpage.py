@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from tlhelpers import frontpage, settings, summaries
+from tlhelpers import frontpage, settings
 from tlhelpers.experiments import records
+from tlhelpers.results import tables
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def recorded(tmp_path):
 def test_figure_says_what_the_records_of_its_models_say(recorded, tmp_path):
     frontpage.write_result(tmp_path, recorded=recorded)
     text = (tmp_path / frontpage.TEXT).read_text(encoding="utf-8")
-    pooled = summaries.summarise_pooled(records.load_records("flowers", folder=recorded)).droplevel("protocol")
+    pooled = tables.summarise_pooled(records.load_records("flowers", folder=recorded)).droplevel("protocol")
     frozen, whole = (f"{pooled.loc[m, 'accuracy']:.1%}" for m in ("mobilenetv2_100-frozen", "efficientnetv2b0-full"))
     expected = f": frozen MobileNetV2, new head {frozen}, all of EfficientNetV2-B0 moves {whole}."
     assert re.search(r"^:alt: (.*)$", text, re.MULTILINE).group(1).endswith(expected)

@@ -17,7 +17,7 @@ QUESTIONS = [
 
 @pytest.mark.parametrize(("name", "question"), QUESTIONS, ids=[q["question"][:40] for _, q in QUESTIONS])
 def test_one_answer_is_right_and_all_say_why(name, question):
-    assert set(question) == {"question", "backing", "answers"}  # what backs it is for tests/test_backing.py
+    assert set(question) == {"question", "backing", "answers"}  # what backs it is for tests/results/test_backing.py
     answers = question["answers"]
     assert len(answers) >= 3
     assert [answer["right"] for answer in answers if "right" in answer] == [True]

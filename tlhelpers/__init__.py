@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 PUBLIC = {
     "checkpoints": ["load_card"],
     "chapters": ["Chapter", "begin_chapter", "glue"],
-    "claims": ["check_claims"],
+    "results.claims": ["check_claims"],
     "exercises": ["build_rescue_head", "check_rescue", "get_rescue_budget"],
     "experiments.runner": ["Experiment"],
     "synthetic.collection": ["plan_files"],
@@ -104,11 +104,11 @@ PUBLIC = {
     "experiments.records": ["load_records", "make_record", "save_record"],
     "settings": ["exports_folder", "pocket_folder"],
     "datasets.sources": ["BadArchiveError", "MissingDataError", "prepare_images"],
-    "speed": ["load_speed", "speed_table"],
+    "results.benchmarks": ["load_speed", "speed_table"],
     "datasets.splits": ["count_leaks", "rows_of", "split_manifest"],
     "datasets.studies": ["describe_folder", "get_study", "published_model", "published_numbers", "quote"],
     "experiments.sweeps": ["best_rates", "load_sweep"],
-    "summaries": [
+    "results.tables": [
         "accuracy_intervals",
         "calibrate",
         "compare_sources",
@@ -125,7 +125,7 @@ PUBLIC = {
         "summarise",
         "summarise_pooled",
     ],
-    "synthesis": ["check_conclusion", "domain_table", "separability", "studies_table"],
+    "results.cross_study": ["check_conclusion", "domain_table", "separability", "studies_table"],
     "training": ["QuickStart", "Resume", "predict_probabilities", "save_model"],
     "widgets": ["explore_confusions", "explore_depths", "explore_heat_maps", "explore_threshold"],
 }

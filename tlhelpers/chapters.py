@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tlhelpers import checkpoints, devices, identity, metrics, models, profiles, settings, summaries, training, widgets
+from tlhelpers import checkpoints, devices, identity, metrics, models, profiles, settings, training, widgets
 from tlhelpers.datasets import manifest, splits, studies
 from tlhelpers.experiments import grids, records, runner, sweeps
 from tlhelpers.figures import plotting
+from tlhelpers.results import tables
 from tlhelpers.synthetic import collection
 
 NO_CONFUSION = "no other confusion"
@@ -229,8 +230,8 @@ class Chapter:
         return folder / f"{network}-{strategy}" / f"seed-{self.seed}.keras"
 
     def describe_recorded(self, model):
-        """The recorded accuracy of a model under this chapter's protocol: see `summaries.describe_recorded`."""
-        return summaries.describe_recorded(self.study, self.protocol, model)
+        """The recorded accuracy of a model under this chapter's protocol: see `tables.describe_recorded`."""
+        return tables.describe_recorded(self.study, self.protocol, model)
 
     def describe_confusions(self, record):
         """The three most frequent confusions of a record in words, such as "rose taken for tulip (9 pictures)"."""
@@ -253,7 +254,7 @@ class Chapter:
         """
         recorded = f"recorded runs on {self.study.pictures}"
         live = self.load_runs()
-        built = f"runs of {summaries.name_build(live.values())}"
+        built = f"runs of {tables.name_build(live.values())}"
         for origin, found in ((built, live), (recorded, self._load_recorded())):
             if set(names) <= set(found):
                 return {name: found[name] for name in names}, origin

@@ -4,9 +4,10 @@ import io
 
 import matplotlib.pyplot as plt
 
-from tlhelpers import files, summaries
+from tlhelpers import files
 from tlhelpers.experiments import records
 from tlhelpers.figures import plotting
+from tlhelpers.results import tables
 
 # In the order of the figure, first to last.
 MODELS = {
@@ -28,7 +29,7 @@ def write_result(folder, *, recorded=None):
         recorded: Path or None. The recorded runs; None means the committed ones.
     """
     runs = [run for run in records.load_records("flowers", protocol="careful", folder=recorded) if run.model in MODELS]
-    pooled = summaries.summarise_pooled(runs).droplevel("protocol")
+    pooled = tables.summarise_pooled(runs).droplevel("protocol")
     pooled = pooled.loc[[model for model in MODELS if model in pooled.index]].rename(index=MODELS)
     points = pooled.reset_index().assign(source="photographs, with 95 % intervals")
     files.write_text(folder / DRAWING, _draw(points))

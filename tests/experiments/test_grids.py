@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from tlhelpers import claims, profiles
+from tlhelpers import profiles
 from tlhelpers.datasets import splits
 from tlhelpers.experiments import grids, recipes, sweeps
+from tlhelpers.results import claims
 
 PLANS = {name: plan for name, (plan, _) in sweeps.SWEEPS.items()}
 

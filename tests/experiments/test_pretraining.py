@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import checkpoints, devices, loaders, models, profiles, settings, summaries
+from tlhelpers import checkpoints, devices, loaders, models, profiles, settings
 from tlhelpers.experiments import pretraining, records
 from tlhelpers.experiments.pretraining import QUESTIONS, UNSEEN, Question, load_quiz
+from tlhelpers.results import tables
 from tlhelpers.synthetic import collection, flowers
 
 DAISY = flowers.TARGETS["daisy"]
@@ -343,7 +344,7 @@ def test_the_shipped_backbone_reaches_its_stated_accuracy(shipped):
 
 def test_the_recorded_runs_on_drawings_show_both_steps_of_transfer():
     folder = settings.pocket_folder() / "records"
-    summary = summaries.summarise(records.load_records("flowers", folder=folder, protocol="careful")).loc["careful"]
+    summary = tables.summarise(records.load_records("flowers", folder=folder, protocol="careful")).loc["careful"]
     baseline, frozen = summary.loc["baseline_cnn-scratch"], summary.loc[f"{pretraining.BACKBONE}-frozen"]
     tuned = summary.loc[f"{pretraining.BACKBONE}-{profiles.POCKET.fine_tuned}"]
     assert set(summary["seeds"]) == {5}

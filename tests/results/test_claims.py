@@ -18,8 +18,9 @@ from builders import (
     make_world,
 )
 
-from tlhelpers import claims
-from tlhelpers.claims import (
+from tlhelpers.experiments import records
+from tlhelpers.results import claims
+from tlhelpers.results.claims import (
     BASELINE,
     FAST,
     FROZEN,
@@ -32,7 +33,6 @@ from tlhelpers.claims import (
     SUPPORTED,
     UNTRAINED,
 )
-from tlhelpers.experiments import records
 
 pytestmark = pytest.mark.usefixtures("quick_queries")
 

@@ -1,6 +1,6 @@
 """What `make bench` has measured: ratios of the book's way to the usual one, each from one run on one machine.
 
-python -m tlhelpers.speed _build/bench/full/bench_loading.json --record
+python -m tlhelpers.results.benchmarks _build/bench/full/bench_loading.json --record
 """
 
 import argparse
@@ -182,7 +182,7 @@ def describe_accuracies(usual, ours):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.speed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers.results.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("reports", type=Path, nargs="+", help="what --benchmark-json has written, in one folder")
     parser.add_argument("--record", action="store_true", help="keep the measurements for the book")
     options = parser.parse_args(arguments)

@@ -6,7 +6,8 @@ from functools import cache
 
 import pytest
 
-from tlhelpers import backing, build, checkpoints, claims, settings
+from tlhelpers import build, checkpoints, settings
+from tlhelpers.results import backing, claims
 
 LISTED = backing.load_backing()
 PAGES = [*(chapter.removeprefix("book/") for chapter in build.list_chapters()), "cheat_sheet.md"]

@@ -21,9 +21,9 @@ from builders import (
     make_world,
 )
 
-from tlhelpers import queries
-from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL
 from tlhelpers.datasets import studies
+from tlhelpers.results import queries
+from tlhelpers.results.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL
 
 pytestmark = pytest.mark.usefixtures("quick_queries")
 

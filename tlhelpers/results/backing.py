@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from tlhelpers import claims, queries, settings, synthesis
-from tlhelpers.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL, SMALL, Claim
+from tlhelpers import settings
 from tlhelpers.datasets import studies
 from tlhelpers.experiments import records, sweeps
+from tlhelpers.results import claims, cross_study, queries
+from tlhelpers.results.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL, SMALL, Claim
 
 BY_DEFINITION, ADVICE = WITHOUT_RECORDS = ("by definition", "advice")
 TESTS, PASSES = "tests/", "passes"
@@ -121,11 +122,11 @@ BOOK = {
     ),
     CONCLUSION: (
         Claim("clothes-separate", "Frozen features separate clothes, far away, as well as flowers.",
-              (synthesis.DOMAINS,), partial(separates_as_well, far="fashion_mnist", near="flowers")),
+              (cross_study.DOMAINS,), partial(separates_as_well, far="fashion_mnist", near="flowers")),
         Claim("faces-separate", "Frozen features separate expressions as well as cats and dogs.",
-              (synthesis.DOMAINS,), partial(separates_as_well, far="fer2013", near="cats_dogs")),
+              (cross_study.DOMAINS,), partial(separates_as_well, far="fer2013", near="cats_dogs")),
         Claim("faces-gain-most", "Unfreezing a part gains more on faces than in any other study.",
-              (synthesis.ALL_LADDERS,), partial(part_gains_most, study="fer2013")),
+              (cross_study.ALL_LADDERS,), partial(part_gains_most, study="fer2013")),
     ),
 }
 # fmt: on
@@ -200,12 +201,12 @@ def decide(name):
         ValueError: when there is no such claim.
     """
     study, _, key = name.partition("/")
-    sources = synthesis.CONCLUSION if study == CONCLUSION else claims.CLAIMS.get(study, ())
+    sources = cross_study.CONCLUSION if study == CONCLUSION else claims.CLAIMS.get(study, ())
     known = {claim.name: claim for claim in (*sources, *BOOK.get(study, ()))}
     if key not in known:
         raise ValueError(f"A claim about {study!r} is one of {sorted(known)}. Received: name={name!r}")
     if study == CONCLUSION:
-        return claims.decide_claim(known[key], None, synthesis.gather_recorded())
+        return claims.decide_claim(known[key], None, cross_study.gather_recorded())
     return claims.decide_claim(known[key], studies.get_study(study), _load(study))
 
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlhelpers import metrics, summaries
+from tlhelpers import metrics
 from tlhelpers.datasets import studies
+from tlhelpers.results import tables
 
 BOOTSTRAP_SAMPLES = 1000  # the ends of an interval settle to about a fiftieth of its width
 FEWEST_SEEDS = 3  # from two seeds a Student interval is twelve standard errors wide and contains anything
@@ -214,7 +215,7 @@ def is_best_value(study, less, middle, more):
     core seconds where records have them, which what else a machine does hardly changes.
     """
     gain, rest = _compare(_accuracy, less, middle), _compare(_accuracy, middle, more)
-    cheap, dear = _mean_seconds(middle, more, cost=summaries.device_seconds)
+    cheap, dear = _mean_seconds(middle, more, cost=tables.device_seconds)
     numbers = f"accuracy {gain}; then {rest}, {cheap:.0f} against {dear:.0f} seconds of a core or GPU"
     return gain.low > 0 and rest.high <= NEGLIGIBLE and cheap < dear, numbers
 
@@ -289,7 +290,7 @@ def temperature_mends(study, runs):
     """Temperature scaling lowers the calibration error, in every run."""
     if not all(len(run.validation_true) for run in runs):
         raise NotTestableError(f"{runs[0].model} keeps no validation predictions")
-    errors = [(run.metrics["ece"], summaries.calibrate(run).metrics["ece"]) for run in runs]
+    errors = [(run.metrics["ece"], tables.calibrate(run).metrics["ece"]) for run in runs]
     before, after = ([pair[at] for pair in errors] for at in (0, 1))
     numbers = f"calibration error {_span(before, '.1%')} before, {_span(after, '.1%')} after ({_seeds(runs)})"
     return all(new < old for old, new in errors), numbers

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from tlhelpers import claims, metrics, queries, summaries
+from tlhelpers import metrics
 from tlhelpers.datasets import studies
 from tlhelpers.experiments import grids, records, sweeps
+from tlhelpers.results import claims, queries, tables
 
 # The classifier alone, a part, everything: the first line of which all three have left records is taken.
 LADDERS = {
@@ -86,7 +87,7 @@ def studies_table(protocol, runs, *, recorded=None):
     Returns:
         pandas.DataFrame of str, indexed by `study` (title) and `model` (the source's label, else its name), with the
         columns `published`, `recorded` (mean ± 95 % interval), `seeds` (how many), `macro F1` (recorded, mean) and
-        `this build`; all of accuracy but `macro F1`. A synthetic run has a row of its own, see `summaries.name_run`.
+        `this build`; all of accuracy but `macro F1`. A synthetic run has a row of its own, see `tables.name_run`.
     """
     rows = {}
     for study, live in runs.items():
@@ -95,7 +96,7 @@ def studies_table(protocol, runs, *, recorded=None):
         for model in dict.fromkeys([*published, *found, *live]):
             label, title = published.get(model, {}).get("label", model), studies.get_study(study).title
             run = live.get(model)
-            synthetic = run is not None and summaries.is_synthetic(run)
+            synthetic = run is not None and tables.is_synthetic(run)
             if model in published or model in found or not synthetic:
                 rows[title, label] = {
                     "published": studies.quote(study, model) if model in published else "–",
@@ -104,9 +105,7 @@ def studies_table(protocol, runs, *, recorded=None):
                 }
             if run is not None:
                 title = studies.get_study(study, drawn=synthetic).title
-                row = rows.setdefault(
-                    (title, summaries.name_run(run, label)), {"published": "–", **_recorded_cells([])}
-                )
+                row = rows.setdefault((title, tables.name_run(run, label)), {"published": "–", **_recorded_cells([])})
                 row["this build"] = f"{run.metrics['accuracy']:.1%}"
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["study", "model"])
@@ -130,7 +129,7 @@ def check_conclusion(protocol, *, runs=None, domains=None, recorded=None):
     built = [*(domains or {}).values(), *(run for found in (runs or {}).values() for run in found.values())]
     return claims.tabulate(
         ((claim, *(claims.decide_claim(claim, None, one) for one in evidence)) for claim in CONCLUSION),
-        summaries.name_build(built),
+        tables.name_build(built),
     )
 
 
@@ -217,7 +216,7 @@ def part_is_often_best(_, ladders):
 
 def _recorded_cells(found):
     if not found:
-        return {"recorded": summaries.NO_RECORD, "seeds": "–", "macro F1": "–"}
+        return {"recorded": tables.NO_RECORD, "seeds": "–", "macro F1": "–"}
     accuracy, half_width = metrics.mean_interval([record.metrics["accuracy"] for record in found])
     interval = "" if np.isnan(half_width) else f" ± {half_width * 100:.1f}"
     macro = _mean(record.metrics["macro_f1"] for record in found)

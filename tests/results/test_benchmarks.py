@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tlhelpers import speed
+from tlhelpers.results import benchmarks
 
 
 def benchmark(group, name, seconds, **extra):
@@ -28,7 +28,7 @@ MEASURED = {
 
 
 def test_ratios_say_how_many_times_as_fast_ours_is_and_half_a_comparison_is_left_out():
-    table = speed.speed_table(speed.summarise_benchmarks(MEASURED))
+    table = benchmarks.speed_table(benchmarks.summarise_benchmarks(MEASURED))
     assert table["ratio"].tolist() == [8.0, 0.8]
     assert table["at_least"].tolist() == [6.0, 0.8]
     assert table["accuracies"].tolist() == ["90.0% and 90.5%", ""]
@@ -36,26 +36,26 @@ def test_ratios_say_how_many_times_as_fast_ours_is_and_half_a_comparison_is_left
 
 @pytest.mark.parametrize(("ours", "words"), [(0.895, "90.0% and 89.5%"), (0.88, "90.0% and 88.0%, not equal")])
 def test_accuracies_further_apart_than_a_point_are_not_equal(ours, words):
-    assert speed.describe_accuracies({"accuracy": 0.9}, {"accuracy": ours}) == words
+    assert benchmarks.describe_accuracies({"accuracy": 0.9}, {"accuracy": ours}) == words
 
 
 def test_a_report_is_kept_for_the_book_when_that_is_asked_for(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speed.settings, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(benchmarks.settings, "data_folder", lambda: tmp_path)
     (tmp_path / "measured.json").write_text(json.dumps(MEASURED))
-    speed.main([str(tmp_path / "measured.json")])
+    benchmarks.main([str(tmp_path / "measured.json")])
     assert not (tmp_path / "speed.json").exists()
     assert "8.00" in (tmp_path / "table.txt").read_text()
-    speed.main([str(tmp_path / "measured.json"), "--record"])
-    kept = speed.load_speed()
+    benchmarks.main([str(tmp_path / "measured.json"), "--record"])
+    kept = benchmarks.load_speed()
     assert [one["date"] for one in kept["measured"]] == ["2026-11-28"] * 5
     assert {"hardware", "versions", "pictures", "profile"} <= set(kept)
     assert "drawn flowers" in capsys.readouterr().out
 
 
 def test_what_is_measured_again_replaces_its_whole_group_and_keeps_the_others():
-    before = speed.summarise_benchmarks(MEASURED)
+    before = benchmarks.summarise_benchmarks(MEASURED)
     again = MEASURED | {"benchmarks": [benchmark("frozen training", "test_usual_loop", 70.0)]}
-    merged = speed.merge(before, speed.summarise_benchmarks(again | {"datetime": "2026-11-29T10:00:00"}))
+    merged = benchmarks.merge(before, benchmarks.summarise_benchmarks(again | {"datetime": "2026-11-29T10:00:00"}))
     found = {(one["name"], one["date"]): one["seconds"] for one in merged["measured"]}
     assert len(found) == 4
     assert found["test_usual_loop", "2026-11-29"] == 70.0
@@ -63,20 +63,20 @@ def test_what_is_measured_again_replaces_its_whole_group_and_keeps_the_others():
 
 
 def test_measurements_of_another_machine_are_not_mixed_in():
-    now = speed.summarise_benchmarks(MEASURED)
-    assert speed.merge(now | {"hardware": "another one"}, now) == now
+    now = benchmarks.summarise_benchmarks(MEASURED)
+    assert benchmarks.merge(now | {"hardware": "another one"}, now) == now
 
 
 def test_the_committed_measurements_hold_every_comparison_and_trainings_that_end_alike():
-    kept = speed.load_speed()
-    table = speed.speed_table(kept)
-    assert table["what"].tolist() == [comparison.words for comparison in speed.COMPARISONS]
+    kept = benchmarks.load_speed()
+    table = benchmarks.speed_table(kept)
+    assert table["what"].tolist() == [comparison.words for comparison in benchmarks.COMPARISONS]
     assert not table["accuracies"].str.contains("not equal").any()
     assert {one["cores"] for one in kept["measured"] if one["group"] == "cores of the loader"} >= {1, 2}
 
 
 def test_the_loader_was_measured_to_hold_hardly_more_for_ten_times_as_many_pictures():
-    few, many = (one for one in speed.load_speed()["measured"] if one["group"] == "memory of the loader")
+    few, many = (one for one in benchmarks.load_speed()["measured"] if one["group"] == "memory of the loader")
     assert many["images"] == 10 * few["images"]
     assert many["mebibytes"] < 1.25 * few["mebibytes"]
 
@@ -100,7 +100,8 @@ def {ours}(benchmark):
     assert Path({needs!r}).is_file()
 """
 LATER_PASSES, PREDICTING = (
-    next(one for one in speed.COMPARISONS if one.group == group) for group in ("later passes", "predicting a folder")
+    next(one for one in benchmarks.COMPARISONS if one.group == group)
+    for group in ("later passes", "predicting a folder")
 )
 
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import queries, settings, summaries
+from tlhelpers import settings
 from tlhelpers.datasets import splits, studies
 from tlhelpers.datasets.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
 from tlhelpers.experiments import records, sweeps
+from tlhelpers.results import queries, tables
 
 SUPPORTED, NOT_SUPPORTED, NOT_TESTABLE = VERDICTS = ("supported", "not supported", "not testable in this build")
 
@@ -82,7 +83,7 @@ def check_claims(study, protocol, *, runs=None, recorded=None):
     live = {model: [record] for model, record in (runs or {}).items()}
     return tabulate(
         ((claim, decide_claim(claim, chosen, stored), decide_claim(claim, chosen, live)) for claim in CLAIMS[study]),
-        summaries.name_build((runs or {}).values()),
+        tables.name_build((runs or {}).values()),
     )
 
 

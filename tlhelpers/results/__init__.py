@@ -1,0 +1,1 @@
+"""From records to tables, verdicts and what is said on pages."""

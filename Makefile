@@ -35,7 +35,7 @@ $(READY): requirements.txt pyproject.toml
 	touch $@
 
 book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL, SEED, ONLY, JOBS, REPO, STRICT)
-	$(BIN)/python -m tlhelpers.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(REPO),--repository $(REPO)) $(if $(filter-out 0,$(STRICT)),--strict)
+	$(BIN)/python -m tlhelpers.book.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(REPO),--repository $(REPO)) $(if $(filter-out 0,$(STRICT)),--strict)
 
 test: lint ## lint, then run the tests, one process per core and at most four
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -71,16 +71,16 @@ format: $(READY) ## format code and strip notebooks
 	$(BIN)/nbstripout book/*.ipynb
 
 serve: $(READY) ## serve the built site on http://localhost:8000 (PORT)
-	$(BIN)/python -m tlhelpers.serving $(PORT)
+	$(BIN)/python -m tlhelpers.book.serving $(PORT)
 
 pdf: $(READY) ## print the built book into one PDF file (needs Chromium)
-	$(BIN)/python -m tlhelpers.pdf
+	$(BIN)/python -m tlhelpers.book.pdf
 
 links: $(READY) ## check that the links of the built book lead somewhere (needs the internet)
 	$(BIN)/jupyter-book build _build/source --path-output . --builder linkcheck
 
 records: $(READY) ## train the recorded runs (PROFILE=full or pocket, PROTOCOL, SEEDS, ONLY); resumable
-	$(BIN)/python -m tlhelpers.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tlhelpers.book.build records --profile $(if $(filter command line,$(origin PROFILE)),$(PROFILE),full) --protocol $(if $(filter command line,$(origin PROTOCOL)),$(PROTOCOL),published) --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))
 
 sweep: $(READY) ## train what no chapter has room for, side by side (SWEEP, JOBS, CLUSTER, ONLY); resumable
 	$(BIN)/python -m tlhelpers.experiments.sweeps $(SWEEP) $(if $(JOBS),--jobs $(JOBS)) $(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(ONLY),--only $(ONLY))
@@ -89,13 +89,13 @@ pocket: $(READY) ## train the embedded backbone from scratch (half an hour on tw
 	$(BIN)/python -m tlhelpers.experiments.pretraining
 
 colab: $(READY) ## copies of the chapters that install the helpers first (REPO=owner/name, REF)
-	$(BIN)/python -m tlhelpers.colab stamp "$(REPO)" $(if $(REF),--ref $(REF))
+	$(BIN)/python -m tlhelpers.book.colab stamp "$(REPO)" $(if $(REF),--ref $(REF))
 
 colab-check: ## execute each chapter alone, smallest budget, with the versions that Colab brings
 	$(PYTHON) -m venv --clear $(COLAB)
 	$(COLAB)/bin/python -m pip install --quiet --constraint .ci/colab.txt . ipykernel ipywidgets nbformat papermill
 	$(COLAB)/bin/python -m ipykernel install --sys-prefix --name python3 >/dev/null
-	TLHELPERS_QUIET=1 $(COLAB)/bin/python -P -m tlhelpers.colab check
+	TLHELPERS_QUIET=1 $(COLAB)/bin/python -P -m tlhelpers.book.colab check
 
 clean: ## remove what was built
 	rm -rf _build .pytest_cache .ruff_cache book/.ruff_cache

@@ -13,7 +13,8 @@ import pandas as pd
 from nbformat import v4
 from PIL import Image
 
-from tlhelpers import execution, settings
+from tlhelpers import settings
+from tlhelpers.book import execution
 from tlhelpers.datasets import studies
 from tlhelpers.experiments import records
 from tlhelpers.results.claims import BASELINE, FAST, FROZEN, FULL, LAST6, PARTIAL, SLOW, UNTRAINED

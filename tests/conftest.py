@@ -25,7 +25,7 @@ from tlhelpers.results import queries
 
 def pytest_addoption(parser):
     """Adds options: to write down what deterministic cells give, and to torture for longer."""
-    parser.addoption("--update-expected", action="store_true", help="rewrite tests/expected_outputs.json")
+    parser.addoption("--update-expected", action="store_true", help="rewrite tests/book/expected_outputs.json")
     parser.addoption("--kills", type=int, default=20, help="how often work is killed, in all (default: %(default)s)")
     parser.addoption("--mutations", type=int, default=500, help="damaged pictures to look at (default: %(default)s)")
 

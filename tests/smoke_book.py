@@ -6,8 +6,9 @@ import os
 import nbformat
 import pytest
 
-from tlhelpers import build, schedule, settings, staging
-from tlhelpers.colab import CHECK_PARAMETERS as PARAMETERS
+from tlhelpers import settings
+from tlhelpers.book import build, schedule, staging
+from tlhelpers.book.colab import CHECK_PARAMETERS as PARAMETERS
 
 CHAPTERS = build.list_chapters()
 REPOSITORY = "owner/name"  # so that the pages are those that would be published

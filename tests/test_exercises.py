@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import chapters, execution, exercises, loaders, models, settings
+from tlhelpers import chapters, exercises, loaders, models, settings
+from tlhelpers.book import execution
 from tlhelpers.results import queries
 from tlhelpers.synthetic import collection
 

@@ -23,7 +23,8 @@ import yaml
 from builders import CLASS_NAMES, STUDY, checksums_of, draw_flower, encode, make_record, write_archive
 from torture_works import SIDE, build_network
 
-from tlhelpers import build, chapters, execution, features, files, predictions, settings, training, widgets
+from tlhelpers import chapters, features, files, predictions, settings, training, widgets
+from tlhelpers.book import build, execution
 from tlhelpers.datasets import downloads, manifest, sources, studies
 from tlhelpers.experiments import records
 

@@ -56,7 +56,7 @@ def test_importing_the_package_takes_less_than_a_second():
 
 
 def test_a_build_that_has_nothing_to_do_never_waits_for_tensorflow():
-    code = "import tlhelpers.build\nprint(json.dumps('tensorflow' in sys.modules))"
+    code = "import tlhelpers.book.build\nprint(json.dumps('tensorflow' in sys.modules))"
     assert run_in_a_new_process(code) is False
 
 

@@ -6,7 +6,8 @@ import nbformat
 import pytest
 import yaml
 
-from tlhelpers import build, quizzes, settings
+from tlhelpers import quizzes, settings
+from tlhelpers.book import build
 
 QUESTIONS = [
     (name, question)

@@ -21,7 +21,8 @@ import torture_works
 from builders import Website, draw_flower, encode, write_archive
 from PIL import Image
 
-from tlhelpers import devices, schedule
+from tlhelpers import devices
+from tlhelpers.book import schedule
 from tlhelpers.datasets import manifest
 
 ALL_KILLS = sum(torture_works.WORKS.values())

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from builders import STUDY, make_record, write_notebook
 
-from tlhelpers import execution, features, files, loaders, models, predictions, staging, training
+from tlhelpers import features, files, loaders, models, predictions, training
+from tlhelpers.book import execution, staging
 from tlhelpers.datasets import downloads, manifest, sources, studies
 from tlhelpers.experiments import records
 from tlhelpers.synthetic import collection

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tlhelpers import build, devices, profiles, schedule
+from tlhelpers import devices, profiles
+from tlhelpers.book import build, schedule
 from tlhelpers.datasets import manifest, studies
 
 CHAPTERS = [

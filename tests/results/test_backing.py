@@ -6,7 +6,8 @@ from functools import cache
 
 import pytest
 
-from tlhelpers import build, checkpoints, settings
+from tlhelpers import checkpoints, settings
+from tlhelpers.book import build
 from tlhelpers.results import backing, claims
 
 LISTED = backing.load_backing()

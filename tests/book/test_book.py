@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 from smoke_book import CHAPTERS, PARAMETERS, environment_of
 
-from tlhelpers import build, execution, profiles, settings
+from tlhelpers import profiles, settings
+from tlhelpers.book import build, execution
 from tlhelpers.experiments import grids, records
 
 pytestmark = pytest.mark.timeout(3600)  # the first slow test executes every chapter

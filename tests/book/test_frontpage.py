@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from tlhelpers import frontpage, settings
+from tlhelpers import settings
+from tlhelpers.book import frontpage
 from tlhelpers.experiments import records
 from tlhelpers.results import tables
 

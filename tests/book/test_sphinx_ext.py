@@ -11,18 +11,18 @@ from docutils import nodes
 from PIL import Image
 from sphinx.builders.html._assets import _CascadingStyleSheet, _JavaScript
 
-from tlhelpers import site
+from tlhelpers.book import sphinx_ext
 
 
 def finish(**context):
-    site.finish_page(None, "page", "page.html", context, None)
+    sphinx_ext.finish_page(None, "page", "page.html", context, None)
     return context
 
 
 def test_while_pages_are_made_nobody_looks_for_rubbish_and_afterwards_somebody_does():
     handlers = {}
     app = SimpleNamespace(connect=lambda event, call, **_: handlers.setdefault(event, call), add_config_value=print)
-    site.setup(app)
+    sphinx_ext.setup(app)
     try:
         assert gc.isenabled()
         handlers["builder-inited"](app)
@@ -63,7 +63,7 @@ def test_scripts_wait_for_the_page_but_not_the_one_that_a_line_in_it_needs():
         '<script defer src="../_static/scripts/bootstrap.js"></script>\n'
         "<script>DOCUMENTATION_OPTIONS.pagename = 'x'</script>\n"
     )
-    assert site.lighten(page) == page.replace("<script data", "<script defer data")
+    assert sphinx_ext.lighten(page) == page.replace("<script data", "<script defer data")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_scripts_wait_for_the_page_but_not_the_one_that_a_line_in_it_needs():
 def test_pages_are_lightened_when_all_are_written(tmp_path, failed, form, lightened):
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "page.html").write_text('<script src="a.js"></script>')
-    site.lighten_pages(SimpleNamespace(outdir=str(tmp_path), builder=SimpleNamespace(format=form)), failed)
+    sphinx_ext.lighten_pages(SimpleNamespace(outdir=str(tmp_path), builder=SimpleNamespace(format=form)), failed)
     assert (tmp_path / "book" / "page.html").read_text().count("defer") == lightened
 
 
@@ -82,7 +82,7 @@ def test_pictures_keep_their_place_free_and_come_when_they_are_scrolled_to(tmp_p
     (tmp_path / "book").mkdir()
     picture = '<img alt="A" src="../_images/a%20b.png" />'
     others = '<img src="../_static/logo.png"/><img width="5" src="../_images/a%20b.png"/><img src="../_images/x.svg"/>'
-    text = site.delay_pictures(picture + others + picture, tmp_path / "book")
+    text = sphinx_ext.delay_pictures(picture + others + picture, tmp_path / "book")
     sized = '<img alt="A" src="../_images/a%20b.png" width="40" height="30"{} />'
     assert text == sized.format("") + others + sized.format(' loading="lazy"')
 
@@ -125,7 +125,7 @@ def glossary():
 )
 def test_a_link_to_a_term_and_no_other_tells_its_meaning(place, title):
     link = nodes.reference("", "head", **place)
-    site.explain_terms(SimpleNamespace(env=glossary()), nodes.section("", link), "page")
+    sphinx_ext.explain_terms(SimpleNamespace(env=glossary()), nodes.section("", link), "page")
     assert link.get("reftitle") == title
 
 
@@ -134,7 +134,7 @@ def described(metadata, repository=None):
     section = nodes.section("", nodes.title("", "A chapter"), nodes.paragraph("", "The text."))
     environment = SimpleNamespace(metadata={"book/01": {"wordcount": {"minutes": 3}} | metadata})
     app = SimpleNamespace(env=environment, config=SimpleNamespace(notebook_repository=repository))
-    site.describe_chapter(app, section, "book/01")
+    sphinx_ext.describe_chapter(app, section, "book/01")
     return section
 
 
@@ -168,10 +168,12 @@ def test_the_extension_has_the_last_word_on_a_page():
     def connect(event, handler, priority=500):
         connected[handler] = (event, priority)
 
-    site.setup(SimpleNamespace(connect=connect, add_config_value=lambda *_: None))
-    assert connected.pop(site.finish_page) == ("html-page-context", 900)
-    assert connected.pop(site.lighten_pages) == ("build-finished", 500)
-    assert {connected.pop(one) for one in (site.explain_terms, site.describe_chapter)} == {("doctree-resolved", 500)}
+    sphinx_ext.setup(SimpleNamespace(connect=connect, add_config_value=lambda *_: None))
+    assert connected.pop(sphinx_ext.finish_page) == ("html-page-context", 900)
+    assert connected.pop(sphinx_ext.lighten_pages) == ("build-finished", 500)
+    assert {connected.pop(one) for one in (sphinx_ext.explain_terms, sphinx_ext.describe_chapter)} == {
+        ("doctree-resolved", 500)
+    }
     assert sorted(connected.values()) == [("build-finished", 500), ("builder-inited", 500)]  # those about rubbish
 
 

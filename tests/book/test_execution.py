@@ -13,7 +13,7 @@ from builders import executed_cell, stream, write_notebook
 from nbformat import v4
 from PIL import Image
 
-from tlhelpers import execution
+from tlhelpers.book import execution
 from tlhelpers.datasets.downloads import MissingDataError
 
 

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from builders import wait_for
 
-from tlhelpers import build, devices, schedule, settings
+from tlhelpers import devices, settings
+from tlhelpers.book import build, schedule
 
 FOLLOWS = {"roof": ("walls", "door"), "walls": ("ground",)}
 

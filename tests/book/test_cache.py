@@ -5,7 +5,8 @@ import pytest
 from builders import write_archive
 from nbformat import v4
 
-from tlhelpers import build, freshness, settings
+from tlhelpers import settings
+from tlhelpers.book import build, cache
 
 PARAMETERS = {"PROFILE": "pocket", "PROTOCOL": "careful", "SEED": 0}
 
@@ -42,9 +43,9 @@ def project(tmp_path, monkeypatch):
 
 
 def mark(**changes):
-    for remembered in (freshness._digest_of_data, freshness._describe_machine, freshness._fingerprint):
+    for remembered in (cache._digest_of_data, cache._describe_machine, cache._fingerprint):
         remembered.cache_clear()
-    return freshness.mark_chapter("book/01.ipynb", **({"parameters": PARAMETERS, "drawn": True} | changes))
+    return cache.mark_chapter("book/01.ipynb", **({"parameters": PARAMETERS, "drawn": True} | changes))
 
 
 def test_a_chapter_reaches_modules_through_others_and_within_functions(project):
@@ -52,11 +53,11 @@ def test_a_chapter_reaches_modules_through_others_and_within_functions(project):
 
 
 def test_nothing_changed_means_nothing_to_do(project):
-    assert freshness.list_changes(mark(), mark()) == []
+    assert cache.list_changes(mark(), mark()) == []
 
 
 def test_a_chapter_without_a_copy_was_never_executed(project):
-    assert freshness.list_changes(mark(), None) == ["never executed"]
+    assert cache.list_changes(mark(), None) == ["never executed"]
 
 
 @pytest.mark.parametrize(
@@ -80,29 +81,29 @@ def test_a_changed_file_makes_what_depends_on_it_stale_and_nothing_else(project,
     file = project / path
     text = file.read_text() if file.is_file() else ""
     file.write_text(f"{text}\n")
-    assert freshness.list_changes(mark(), before) == ([change] if change else [])
+    assert cache.list_changes(mark(), before) == ([change] if change else [])
 
 
 def test_parameters_and_earlier_chapters_count(project):
     before = mark(follows=[{"chapter": "a"}])
-    assert freshness.list_changes(mark(parameters=PARAMETERS | {"SEED": 1}, follows=[{"chapter": "a"}]), before) == [
+    assert cache.list_changes(mark(parameters=PARAMETERS | {"SEED": 1}, follows=[{"chapter": "a"}]), before) == [
         "parameters"
     ]
-    assert freshness.list_changes(mark(follows=[{"chapter": "b"}]), before) == ["chapters it follows"]
+    assert cache.list_changes(mark(follows=[{"chapter": "b"}]), before) == ["chapters it follows"]
 
 
 def test_other_photographs_make_a_chapter_of_theirs_stale(mirror, flowers, monkeypatch):
     chapter = "book/02_the_pictures.ipynb"
-    before = freshness.mark_chapter(chapter, PARAMETERS, drawn=False)
-    freshness._fingerprint.cache_clear()
+    before = cache.mark_chapter(chapter, PARAMETERS, drawn=False)
+    cache._fingerprint.cache_clear()
     write_archive(mirror / "flowers-recognition.zip", per_class=9)
-    after = freshness.mark_chapter(chapter, PARAMETERS, drawn=False)
-    freshness._fingerprint.cache_clear()
-    assert freshness.list_changes(after, before) == ["pictures"]
+    after = cache.mark_chapter(chapter, PARAMETERS, drawn=False)
+    cache._fingerprint.cache_clear()
+    assert cache.list_changes(after, before) == ["pictures"]
 
 
 def test_the_chapters_of_the_book_reach_what_they_use():
-    modules = freshness.mark_chapter("book/18_in_the_browser.ipynb", PARAMETERS, drawn=True)["code"]
+    modules = cache.mark_chapter("book/18_in_the_browser.ipynb", PARAMETERS, drawn=True)["code"]
     assert {"chapters", "exports", "studies", "garden", "models"} <= set(modules)
     assert not {"build", "pdf", "site", "colab"} & set(modules)
 
@@ -110,5 +111,5 @@ def test_the_chapters_of_the_book_reach_what_they_use():
 def test_every_chapter_has_a_mark_that_can_be_kept_in_a_notebook():
     marks = build.mark_chapters(build.list_chapters(), PARAMETERS, drawn=True)
     assert all(
-        isinstance(v4.new_notebook(metadata={freshness.MARK: mark}), nbformat.NotebookNode) for mark in marks.values()
+        isinstance(v4.new_notebook(metadata={cache.MARK: mark}), nbformat.NotebookNode) for mark in marks.values()
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from tlhelpers import execution, files, reference, report, settings
+from tlhelpers import files, settings
+from tlhelpers.book import api_reference, execution, execution_report
 
 STAGING, SITE, NEXT, OLDER = "source", "html", "next", "html.old"  # below the build folder
 SITE_MARK = "site.sha256"
@@ -45,7 +46,7 @@ def stage_source(chapters, *, executed=None, repository=None):
     _copy(settings.PROJECT_FOLDER / "_toc.yml", staging / "_toc.yml")
     config = yaml.safe_load((settings.PROJECT_FOLDER / "_config.yml").read_text(encoding="utf-8"))
     notebooks = {chapter: nbformat.read(staging / chapter, as_version=4) for chapter in chapters}
-    config["html"]["extra_footer"] = report.read_badge(notebooks[chapters[0]])
+    config["html"]["extra_footer"] = execution_report.read_badge(notebooks[chapters[0]])
     if repository:
         add_publishing(config, repository)
     files.write_text(staging / "_config.yml", yaml.safe_dump(config, sort_keys=False))
@@ -58,11 +59,11 @@ def stage_source(chapters, *, executed=None, repository=None):
     exported = staging / "book" / "_static" / "exported"
     if settings.exports_folder().is_dir():
         shutil.copytree(settings.exports_folder(), exported, dirs_exist_ok=True)
-    from tlhelpers import frontpage  # here, because what draws takes a second to load
+    from tlhelpers.book import frontpage  # here, because what draws takes a second to load
 
     frontpage.write_result(staging / "book")
-    reference.write_reference(staging / "book")
-    report.write_report(staging / "book", notebooks, chapters if executed is None else executed)
+    api_reference.write_reference(staging / "book")
+    execution_report.write_report(staging / "book", notebooks, chapters if executed is None else executed)
 
 
 def add_publishing(config, repository):
@@ -127,7 +128,7 @@ def _digest_of_staged():
     page, and the versions of the builders.
     """
     staging = settings.build_folder() / STAGING
-    read = [path for path in sorted(staging.rglob("*")) if path.name != report.TEXT]
+    read = [path for path in sorted(staging.rglob("*")) if path.name != execution_report.TEXT]
     others = [*sorted(settings.PACKAGE_FOLDER.rglob("*.py")), settings.lock_file()]
     return files.sha256_of_text("\n".join([files.sha256_of_files(read, staging), *map(files.sha256_of, others)]))
 

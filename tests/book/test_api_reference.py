@@ -8,12 +8,12 @@ import pytest
 from docutils.core import publish_doctree
 
 import tlhelpers
-from tlhelpers import reference
+from tlhelpers.book import api_reference
 
 
 def test_every_public_name_stands_below_its_module(tmp_path):
-    reference.write_reference(tmp_path)
-    text = (tmp_path / reference.TEXT).read_text(encoding="utf-8")
+    api_reference.write_reference(tmp_path)
+    text = (tmp_path / api_reference.TEXT).read_text(encoding="utf-8")
     found = re.findall(r"## `(\w+)`\n.*?automodule:: tlhelpers\.(\w+)\n\s+:members: (.*?)\n", text, re.DOTALL)
     assert {module: names.split(", ") for module, _, names in found} == tlhelpers.PUBLIC
     assert all(heading == module for heading, module, _ in found)

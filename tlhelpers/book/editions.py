@@ -2,7 +2,8 @@
 
 import nbformat
 
-from tlhelpers import execution, files
+from tlhelpers import files
+from tlhelpers.book import execution
 from tlhelpers.datasets.downloads import MissingDataError
 
 MARK = "tlhelpers_edition"  # where an executed copy's metadata say why it is a synthetic edition

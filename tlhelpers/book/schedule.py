@@ -35,7 +35,7 @@ FOLLOWS = {
 }
 MOST_JOBS, MEMORY_OF_A_CHAPTER = 4, 4 << 30  # bytes
 # What executing a chapter needs, and what every chapter loads. It takes ten seconds, once for all of them.
-COMMON = ("tlhelpers.execution", "ipykernel.kernelapp", "tlhelpers.chapters")
+COMMON = ("tlhelpers.book.execution", "ipykernel.kernelapp", "tlhelpers.chapters")
 TYPICAL = "seconds.json"
 PROFILE = "tlhelpers_profile"  # where an executed copy's metadata say what it was executed under
 
@@ -123,7 +123,7 @@ def load_ahead():
 
 def _prepare_copies():
     """Says what is loaded before a process is copied; returns the Path of the file that takes its messages."""
-    multiprocessing.set_forkserver_preload(["tlhelpers.preloaded"])
+    multiprocessing.set_forkserver_preload(["tlhelpers.book.preload"])
     messages = settings.messages_file()
     messages.parent.mkdir(parents=True, exist_ok=True)
     messages.write_text("", encoding="utf-8")

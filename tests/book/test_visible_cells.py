@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tlhelpers import build, settings
+from tlhelpers import settings
+from tlhelpers.book import build
 
 OFF_THE_PAGE = {"remove-cell", "remove-input"}  # a folded cell is one click away
 

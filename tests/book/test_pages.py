@@ -15,7 +15,8 @@ from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
 import tlhelpers
-from tlhelpers import build, chapters, pdf, serving
+from tlhelpers import chapters
+from tlhelpers.book import build, pdf, serving
 
 BROWSER = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}

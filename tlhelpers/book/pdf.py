@@ -1,6 +1,6 @@
 """The whole built book as one PDF file, printed page by page by Chromium.
 
-python -m tlhelpers.pdf
+python -m tlhelpers.book.pdf
 """
 
 import shutil
@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tlhelpers import build, files, serving, settings, staging
+from tlhelpers import files, settings
+from tlhelpers.book import build, serving, staging
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "transfer-learning-in-cnns.pdf"

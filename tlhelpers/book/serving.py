@@ -1,6 +1,6 @@
 """The built site on this machine, for browsers that want a server.
 
-python -m tlhelpers.serving 8000
+python -m tlhelpers.book.serving 8000
 """
 
 import argparse
@@ -10,7 +10,8 @@ import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-from tlhelpers import settings, staging
+from tlhelpers import settings
+from tlhelpers.book import staging
 
 ADDRESS = "127.0.0.1"  # this machine alone
 PORTS = range(1, 2**16)
@@ -75,7 +76,7 @@ def serve(site):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.serving", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers.book.serving", description=__doc__.splitlines()[0])
     parser.add_argument("port", nargs="?", default="8000")
     chosen = parser.parse_args(arguments).port
     try:

@@ -6,7 +6,8 @@ import yaml
 from builders import executed_cell, stream
 from nbformat import v4
 
-from tlhelpers import execution, frontpage, settings, staging
+from tlhelpers import settings
+from tlhelpers.book import execution, frontpage, staging
 
 BADGE = '<dl class="run-badge">the machine</dl>'
 
@@ -70,13 +71,13 @@ def test_a_published_site_names_its_address_and_a_repository_of_another_form_is_
     config = {
         "title": "A book",
         "html": {},
-        "sphinx": {"extra_extensions": ["tlhelpers.site"], "config": {"numfig": True}},
+        "sphinx": {"extra_extensions": ["tlhelpers.book.sphinx_ext"], "config": {"numfig": True}},
     }
     staging.add_publishing(config, "Owner/some.name")
     assert (
         config["html"]["baseurl"] == config["sphinx"]["config"]["ogp_site_url"] == "https://owner.github.io/some.name/"
     )
-    assert config["sphinx"]["extra_extensions"][0] == "tlhelpers.site"
+    assert config["sphinx"]["extra_extensions"][0] == "tlhelpers.book.sphinx_ext"
     assert config["sphinx"]["config"]["numfig"]
     assert config["sphinx"]["config"]["ogp_site_name"] == "A book"
     with pytest.raises(ValueError, match=r"A repository is written owner/name\. Received: 'owner'"):

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tlhelpers import build, checkpoints, devices, execution, files, freshness, profiles, schedule, settings, staging
+from tlhelpers import checkpoints, devices, files, profiles, settings
+from tlhelpers.book import build, cache, execution, schedule, staging
 from tlhelpers.datasets import sources, studies
 from tlhelpers.experiments import records
 from tlhelpers.synthetic import collection
@@ -61,7 +62,7 @@ def plan(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(execution, "execute_chapter", execute)
-    monkeypatch.setattr(freshness, "mark_chapter", mark)
+    monkeypatch.setattr(cache, "mark_chapter", mark)
     monkeypatch.setattr(schedule, "start_pool", lambda jobs: ThreadPoolExecutor(1))
     monkeypatch.setattr(schedule, "load_ahead", load_ahead)
     monkeypatch.setattr(staging, "stage_source", lambda chapters, executed, repository: None)

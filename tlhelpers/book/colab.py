@@ -1,7 +1,7 @@
 """Chapters for notebook services: copies that install the helpers first, and a check with such a service's versions.
 
-python -m tlhelpers.colab stamp OWNER/NAME --ref main
-python -m tlhelpers.colab check --only 07 18
+python -m tlhelpers.book.colab stamp OWNER/NAME --ref main
+python -m tlhelpers.book.colab check --only 07 18
 """
 
 import argparse
@@ -15,7 +15,8 @@ from pathlib import Path
 import nbformat
 from nbformat import v4
 
-from tlhelpers import build, execution, files, settings, staging
+from tlhelpers import files, settings
+from tlhelpers.book import build, execution, staging
 from tlhelpers.datasets import sources
 
 REFERENCE = re.compile(r"[A-Za-z0-9._/-]+")
@@ -104,7 +105,7 @@ def fresh_machine():
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.colab", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers.book.colab", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     stamp = commands.add_parser("stamp", help="write copies that install the helpers")
     stamp.add_argument("repository", help="owner/name on GitHub")

@@ -1,7 +1,7 @@
 """Executes the chapters and builds the site.
 
-python -m tlhelpers.build book --profile pocket
-python -m tlhelpers.build records --profile full --protocol published --seeds 0 1 2
+python -m tlhelpers.book.build book --profile pocket
+python -m tlhelpers.book.build records --profile full --protocol published --seeds 0 1 2
 """
 
 import argparse
@@ -13,18 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from tlhelpers import (
-    checkpoints,
-    editions,
-    execution,
-    files,
-    freshness,
-    profiles,
-    schedule,
-    settings,
-    staging,
-    terminal,
-)
+from tlhelpers import checkpoints, files, profiles, settings, terminal
+from tlhelpers.book import cache, editions, execution, schedule, staging
 from tlhelpers.datasets import sources, splits, studies
 from tlhelpers.experiments import records
 
@@ -162,11 +152,11 @@ def find_flowers(profile):
 
 
 def mark_chapters(chapters, parameters, *, drawn):
-    """What each chapter depends on now: a dict from chapter to its mark, see `freshness.mark_chapter`."""
+    """What each chapter depends on now: a dict from chapter to its mark, see `cache.mark_chapter`."""
     marks = {}
     for chapter in chapters:  # reading order: those that a chapter follows stand before it
         follows = [marks[name] for name in schedule.FOLLOWS.get(chapter, ())]
-        marks[chapter] = freshness.mark_chapter(chapter, parameters, drawn=drawn, follows=follows)
+        marks[chapter] = cache.mark_chapter(chapter, parameters, drawn=drawn, follows=follows)
     return marks
 
 
@@ -196,7 +186,7 @@ def list_changes(chapters, marks, only=None, *, strict=False):
     found = {}
     for chapter in chapters:
         metadata = staging.read_metadata(chapter)
-        found[chapter] = freshness.list_changes(marks[chapter], metadata.get(freshness.MARK))
+        found[chapter] = cache.list_changes(marks[chapter], metadata.get(cache.MARK))
         if strict and editions.MARK in metadata:
             found[chapter].append("a synthetic edition")
     return {chapter: reasons for chapter, reasons in found.items() if reasons}
@@ -244,7 +234,7 @@ def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit, s
             settings.PROJECT_FOLDER / chapter,
             staging.staged(chapter),
             parameters,
-            marks={freshness.MARK: marks[chapter], schedule.PROFILE: profile},
+            marks={cache.MARK: marks[chapter], schedule.PROFILE: profile},
             time_limit=time_limit,
             copied=schedule.copies_are_safe(),
         )
@@ -332,7 +322,7 @@ def make_records(*, profile, protocol, seeds, only=None, folder=None):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.build", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers.book.build", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     book = commands.add_parser("book", help="execute every chapter and build the site")
     book.add_argument("--profile", default="auto", choices=["auto", *profiles.PROFILES])

@@ -16,7 +16,8 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from tlhelpers import files, kernels, report, settings, terminal
+from tlhelpers import files, settings, terminal
+from tlhelpers.book import execution_report, kernels
 from tlhelpers.datasets.downloads import MissingDataError
 from tlhelpers.synthetic import collection
 
@@ -73,7 +74,7 @@ def execute_chapter(
         destination: Path. The executed copy, written when the run has ended without an error.
         parameters: dict. Values for names in the notebook's parameters cell.
         folder: Path. Where the kernel works.
-        marks: dict or None. What the copy's metadata are to hold beside the run's own, such as `freshness.MARK`.
+        marks: dict or None. What the copy's metadata are to hold beside the run's own, such as `cache.MARK`.
         time_limit: float or None. Seconds after which a cell is stopped and the chapter fails; None means never.
         copied: bool. Whether the kernel begins as a copy of this process, see `kernels.copying_manager`.
 
@@ -93,7 +94,7 @@ def execute_chapter(
     copy = kernels.copying_manager() if copied else contextlib.nullcontext(kernels.KernelManager)
     with copy as manager, kernels.environment(), files.atomic_file(destination) as temporary:
         try:
-            with report.watch_memory() as memory:
+            with execution_report.watch_memory() as memory:
                 papermill.execute_notebook(
                     str(source),
                     str(temporary),

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tlhelpers import build, settings
+from tlhelpers import settings
+from tlhelpers.book import build
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 OURS = ("PYTEST", "PYTHON", "TLHELPERS", "KERAS", "TF_", "MPL", "VIRTUAL_ENV")
@@ -73,5 +74,5 @@ def test_the_package_of_the_wheel_is_the_one_that_is_imported(python, book):
 
 @pytest.mark.parametrize("chapter", build.list_chapters())
 def test_a_chapter_runs_alone_on_a_fresh_machine(python, book, chapter):
-    said = run(python, "-P", "-m", "tlhelpers.colab", "check", "--only", Path(chapter).stem, folder=book)
+    said = run(python, "-P", "-m", "tlhelpers.book.colab", "check", "--only", Path(chapter).stem, folder=book)
     assert said.endswith("0 chapters failed: none\n")

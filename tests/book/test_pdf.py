@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlhelpers import build, pdf
+from tlhelpers.book import build, pdf
 
 
 def test_pages_are_those_of_the_table_of_contents_in_its_order():

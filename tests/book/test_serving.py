@@ -7,7 +7,7 @@ import threading
 import pytest
 import requests
 
-from tlhelpers import serving
+from tlhelpers.book import serving
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tlhelpers import build, colab, execution, settings
+from tlhelpers import settings
+from tlhelpers.book import build, colab, execution
 
 
 def test_a_copy_installs_the_helpers_first_and_is_the_chapter_after_that(tmp_path):

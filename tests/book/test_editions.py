@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from builders import write_notebook
 
-from tlhelpers import editions, execution
+from tlhelpers.book import editions, execution
 from tlhelpers.datasets.downloads import MissingDataError
 
 CELL = """

@@ -6,7 +6,8 @@ import sys
 import pytest
 from nbformat import v4
 
-from tlhelpers import report, widgets
+from tlhelpers import widgets
+from tlhelpers.book import execution_report
 
 ENDED = {"duration": 61.7, "end_time": "2026-11-27T15:29:33.451564+00:00"}
 WATCHES = """
@@ -32,8 +33,8 @@ def notebook(**metadata):
 
 
 def rows_of(tmp_path, notebooks, executed=()):
-    report.write_report(tmp_path, notebooks, executed)
-    chapters, versions = (tmp_path / report.TEXT).read_text(encoding="utf-8").split("\n\n")
+    execution_report.write_report(tmp_path, notebooks, executed)
+    chapters, versions = (tmp_path / execution_report.TEXT).read_text(encoding="utf-8").split("\n\n")
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in chapters.splitlines()], versions
 
 
@@ -68,4 +69,4 @@ def test_memory_of_started_processes_is_seen_and_watching_ends():
 def test_a_notebook_without_a_badge_has_none_to_read():
     text = v4.new_output("stream", text="run-badge")
     table = v4.new_output("display_data", data={"text/html": "<table></table>"})
-    assert report.read_badge(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=[text, table])])) == ""
+    assert execution_report.read_badge(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=[text, table])])) == ""

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from builders import wait_for, write_notebook
 
-from tlhelpers import execution, kernels, schedule
+from tlhelpers.book import execution, kernels, schedule
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
 

@@ -1,0 +1,1 @@
+"""Executes the chapters and builds the site; nothing else imports it."""

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlhelpers import features, identity, loaders, models, pictures
+from tlhelpers import features, identity, images, loaders, models
 
 SIDE = 32
 
@@ -77,7 +77,7 @@ def test_features_of_one_network_are_never_returned_for_another_with_its_weights
 def test_another_reader_has_features_of_its_own(table, monkeypatch):
     features.extract_features(build(), table, SIDE)
     monkeypatch.setattr(identity, "digest_of_reader", lambda: "another reader")
-    monkeypatch.setattr(pictures, "decode", lambda path: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(images, "decode", lambda path: np.zeros((8, 8, 3), np.uint8))
     found, _ = features.extract_features(build(), table, SIDE)
     assert np.ptp(found, axis=0).max() == 0
 

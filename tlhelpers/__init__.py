@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 # The public names, by the module that defines them.
 PUBLIC = {
-    "checkpoints": ["load_card"],
+    "weights": ["load_card"],
     "chapters": ["Chapter", "begin_chapter", "glue"],
     "results.claims": ["check_claims"],
     "exercises": ["build_rescue_head", "check_rescue", "get_rescue_budget"],
@@ -33,7 +33,7 @@ PUBLIC = {
     "synthetic.flowers": ["draw_flower", "draw_species"],
     "devices": ["describe_choices", "list_gpus", "prepare_device", "strategy"],
     "exports": ["export_model", "save_classifier"],
-    "explain": [
+    "interpret": [
         "domain_distance",
         "embed_2d",
         "feature_maps",

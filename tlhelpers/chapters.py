@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tlhelpers import checkpoints, devices, identity, metrics, models, profiles, settings, training, widgets
+from tlhelpers import devices, identity, metrics, models, profiles, settings, training, weights, widgets
 from tlhelpers.datasets import manifest, splits, studies
 from tlhelpers.experiments import grids, records, runner, sweeps
 from tlhelpers.figures import plotting
@@ -391,9 +391,9 @@ def choose_backbone(profile, study):
         BadArchiveError: when the mirror's copy of the weights does not match its checksum.
     """
     try:
-        checkpoints.find_weights(checkpoints.WEIGHT_FILES["imagenet"][study.backbone])
+        weights.find_weights(weights.WEIGHT_FILES["imagenet"][study.backbone])
         chosen = profiles.FULL
-    except checkpoints.MissingDataError:
+    except weights.MissingDataError:
         chosen = profiles.POCKET
     taken = ("backbone", "weights", "head_rate", "unfrozen", "fine_tuning_rate")
     return replace(profile, **{name: getattr(chosen, name) for name in taken})

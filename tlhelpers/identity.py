@@ -12,7 +12,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from tlhelpers import checkpoints, files, pictures
+from tlhelpers import files, images, weights
 from tlhelpers.keras_settings import keras
 
 # Of a network's configuration: what says nothing of what it computes, and what matters to training alone.
@@ -42,7 +42,7 @@ def digest_of_network(model):
     Returns:
         str, 64 hexadecimal digits.
     """
-    return digest_of(describe_network(model, without=APART + OF_TRAINING), checkpoints.digest_of_weights(model))
+    return digest_of(describe_network(model, without=APART + OF_TRAINING), weights.digest_of_weights(model))
 
 
 def describe_network(model, *, without=APART):
@@ -93,7 +93,7 @@ def digest_of_reader():
     """
     from tlhelpers import loaders  # here, because it asks this module about its own data sets
 
-    return digest_of(inspect.getsource(loaders), inspect.getsource(pictures.decode), tf.__version__)
+    return digest_of(inspect.getsource(loaders), inspect.getsource(images.decode), tf.__version__)
 
 
 def digest_of_arrays(*arrays):

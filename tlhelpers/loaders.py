@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from tlhelpers import devices, files, identity, inputs, pictures, settings
+from tlhelpers import devices, files, identity, images, inputs, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
@@ -188,7 +188,7 @@ def read_image(path, image_size):
     Returns:
         uint8 tensor `(image_size, image_size, 3)` in 0..255.
     """
-    return resize(pictures.decode(path), image_size)
+    return resize(images.decode(path), image_size)
 
 
 def resize(image, image_size):

@@ -7,7 +7,8 @@ from functools import partial
 
 from keras import layers
 
-from tlhelpers import checkpoints, resnet
+from tlhelpers import resnet
+from tlhelpers import weights as weight_files
 from tlhelpers.inputs import check_image_size, check_model, check_whole
 from tlhelpers.keras_settings import keras
 
@@ -144,7 +145,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
         Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Tan and Le 2021, https://arxiv.org/abs/2104.00298.
     """
     _check_backbone(name)
-    offered = sorted(kind for kind, names in checkpoints.WEIGHT_FILES.items() if name in names)
+    offered = sorted(kind for kind, names in weight_files.WEIGHT_FILES.items() if name in names)
     if weights not in (*offered, None):
         raise ValueError(f"Weights of {name} are one of {offered} or None. Received: weights={weights!r}")
     row, image_size = BACKBONES[name], check_image_size(image_size)
@@ -153,7 +154,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
     network = row["builder"](input_tensor=rescaled, include_top=False, weights=None)
     backbone = keras.Model(inputs, network.output, name=name)
     if weights:
-        checkpoints.load_backbone_weights(backbone, checkpoints.WEIGHT_FILES[weights][name])
+        weight_files.load_backbone_weights(backbone, weight_files.WEIGHT_FILES[weights][name])
         if row.get("blue_first"):
             _turn_round(backbone)
     return backbone

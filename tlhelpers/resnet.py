@@ -15,7 +15,7 @@ def build_resnet18(*, input_tensor, include_top=False, weights=None):
     Args:
         input_tensor: KerasTensor `(batch, height, width, 3)`, normalised.
         include_top: bool. Only False is offered.
-        weights: None. Pretrained ones are loaded by `checkpoints.load_backbone_weights`.
+        weights: None. Pretrained ones are loaded by `weights.load_backbone_weights`.
 
     Returns:
         keras.Model with an output `(batch, height / 32, width / 32, 512)`.

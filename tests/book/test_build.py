@@ -8,7 +8,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tlhelpers import checkpoints, devices, files, profiles, settings
+from tlhelpers import devices, files, profiles, settings
+from tlhelpers import weights as weight_files
 from tlhelpers.book import build, cache, execution, schedule, staging
 from tlhelpers.datasets import sources, studies
 from tlhelpers.experiments import records
@@ -68,7 +69,7 @@ def plan(monkeypatch, tmp_path):
     monkeypatch.setattr(staging, "stage_source", lambda chapters, executed, repository: None)
     monkeypatch.setattr(staging, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
-    monkeypatch.setattr(checkpoints, "find_weights", lambda name: done.weights.append(name))
+    monkeypatch.setattr(weight_files, "find_weights", lambda name: done.weights.append(name))
     monkeypatch.setattr(collection, "draw_study", lambda study: done.drawn.append(study.name))
     monkeypatch.setattr(devices, "list_gpus", list)
     monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))  # so that what recording sets is set back
@@ -201,7 +202,7 @@ def test_book_of_photographs_needs_the_sources_weights_and_draws_nothing(plan, m
     monkeypatch.setattr(devices, "list_gpus", lambda: [{"name": "a GPU", "compute_capability": None}])
     build.build_book(profile=profile)
     assert plan.drawn == []
-    assert plan.weights == [checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]]
+    assert plan.weights == [weight_files.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]]
 
 
 def test_only_some_chapters_can_be_executed_anew(plan):
@@ -255,7 +256,7 @@ def test_book_without_weights_stops_before_any_chapter(plan, mirror, monkeypatch
     def refuse(name):
         raise sources.MissingDataError(f"{name} is nowhere to be found")
 
-    monkeypatch.setattr(checkpoints, "find_weights", refuse)
+    monkeypatch.setattr(weight_files, "find_weights", refuse)
     assert build.main(["book", "--profile", profile]) == 1
     assert f"{weights} is nowhere to be found" in capsys.readouterr().err
     assert plan.executed == []

@@ -12,7 +12,7 @@ import pytest
 from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import files, loaders, pictures, settings
+from tlhelpers import files, images, loaders, settings
 from tlhelpers.datasets import duplicates, layouts, manifest, splits, studies
 from tlhelpers.datasets.manifest import build_manifest, fingerprint, inspect_image, load_manifest
 from tlhelpers.datasets.splits import split_manifest
@@ -37,7 +37,7 @@ def inspect(folder, content, name="picture.jpg"):
 
 def fill(folder, pictures):
     """Writes `{"class/name": bytes}` below a folder."""
-    for name, content in pictures.items():
+    for name, content in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
@@ -51,8 +51,8 @@ def build_listed(folder, class_names=TWO_CLASSES, *, places=studies.ANYWHERE, wo
 
 def build(folder, pictures, class_names=TWO_CLASSES):
     """The manifest of `{"class/name": bytes}`, indexed by those names."""
-    table = build_listed(fill(folder / "images", pictures), class_names)
-    return table.set_axis([name for label in class_names for name in sorted(pictures) if name.startswith(label)])
+    table = build_listed(fill(folder / "images", images), class_names)
+    return table.set_axis([name for label in class_names for name in sorted(images) if name.startswith(label)])
 
 
 # Verdicts
@@ -211,10 +211,10 @@ def test_rotated_photograph_is_turned_upright(tmp_path):
 
 
 def test_manifest_has_one_row_per_file_in_label_order(tmp_path):
-    pictures = {f"{label}/{i}.jpg": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(3)}
-    folder = fill(tmp_path / "images", pictures | {"daisy/.DS_Store": b"x", "notes/readme.txt": b"x"})
+    images = {f"{label}/{i}.jpg": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(3)}
+    folder = fill(tmp_path / "images", images | {"daisy/.DS_Store": b"x", "notes/readme.txt": b"x"})
     table = build_listed(folder)
-    assert table["path"].tolist() == [str(folder / name) for name in sorted(pictures)]
+    assert table["path"].tolist() == [str(folder / name) for name in sorted(images)]
     assert table["label"].tolist() == ["daisy"] * 3 + ["rose"] * 3
     assert table["sha256"].tolist() == [files.sha256_of(path) for path in table["path"]]
     assert set(table["verdict"]) == {"ok"}
@@ -230,16 +230,16 @@ def test_manifest_points_to_the_converted_copy(tmp_path):
 
 
 def test_unreadable_files_stay_in_the_manifest_and_out_of_the_splits(tmp_path, flowers):
-    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_NAMES for i in range(10)}
-    table = build(tmp_path, pictures | {"rose/x.jpg": b"", "tulip/x.jpg": NOISE}, flowers.class_names)
+    images = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_NAMES for i in range(10)}
+    table = build(tmp_path, images | {"rose/x.jpg": b"", "tulip/x.jpg": NOISE}, flowers.class_names)
     assert table.loc[["rose/x.jpg", "tulip/x.jpg"], "verdict"].tolist() == ["empty", "not_an_image"]
     for protocol in splits.PROTOCOLS:
         assert len(split_manifest(table, flowers, protocol=protocol)) == 50
 
 
 def test_work_in_several_processes_gives_the_same_manifest(tmp_path):
-    pictures = {f"{label}/{i}.png": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(101)}
-    folder = fill(tmp_path / "images", pictures)
+    images = {f"{label}/{i}.png": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(101)}
+    folder = fill(tmp_path / "images", images)
     alone, together = (build_listed(folder, workers=count) for count in (1, 2))
     pd.testing.assert_frame_equal(alone, together)
     assert len(alone) == 202
@@ -248,7 +248,7 @@ def test_work_in_several_processes_gives_the_same_manifest(tmp_path):
 @pytest.mark.parametrize("pictures", [{}, {"daisy/1.jpg": b"", "daisy/2.jpg": NOISE}], ids=["no folder", "no image"])
 def test_class_without_a_readable_image_is_named(tmp_path, pictures):
     with pytest.raises(ValueError, match=r"at least one readable image\. Missing: \['daisy'\]\. Received: "):
-        build(tmp_path, {"rose/1.jpg": JPEG, **pictures})
+        build(tmp_path, {"rose/1.jpg": JPEG, **images})
 
 
 def test_empty_class_folder_is_named(tmp_path):
@@ -315,14 +315,14 @@ def damage_for_some_readers(path, content):
     """Writes a JPEG that one decoder forgives and the one that training uses refuses."""
     for place in range(len(content) // 2, len(content) - 4):
         path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
-        if manifest.open_image(path)[0] == "ok" and not pictures.can_read(str(path)):
+        if manifest.open_image(path)[0] == "ok" and not images.can_read(str(path)):
             return path
     raise AssertionError("no such place")
 
 
 def test_a_picture_that_training_would_stumble_over_is_written_anew(tmp_path):
-    pictures = {"daisy/a.jpg": encode(draw_flower("daisy", 0)), "rose/a.jpg": encode(ROSE), "rose/b.jpg": encode(ROSE)}
-    fill(tmp_path / "images", pictures)
+    images = {"daisy/a.jpg": encode(draw_flower("daisy", 0)), "rose/a.jpg": encode(ROSE), "rose/b.jpg": encode(ROSE)}
+    fill(tmp_path / "images", images)
     damage_for_some_readers(tmp_path / "images" / "rose" / "b.jpg", encode(ROSE))
     table = build_listed(tmp_path / "images").set_index(["label"])
     assert table["verdict"].tolist() == ["ok", "ok", "converted"]
@@ -350,8 +350,8 @@ def test_unreadable_files_are_grouped_by_their_bytes_alone():
 @pytest.fixture
 def two_classes(tmp_path, flowers):
     """A manifest in which one rose is also filed, re-encoded, under the tulips."""
-    pictures = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_NAMES for i in range(10)}
-    return build(tmp_path, pictures | {"tulip/copy.jpg": encode(ROSE, quality=60)}, flowers.class_names)
+    images = {f"{name}/{i}.jpg": encode(draw_flower(name, i)) for name in CLASS_NAMES for i in range(10)}
+    return build(tmp_path, images | {"tulip/copy.jpg": encode(ROSE, quality=60)}, flowers.class_names)
 
 
 def test_photograph_under_two_classes_is_marked_under_both(two_classes):
@@ -372,13 +372,13 @@ def test_careful_drops_a_photograph_under_two_classes_and_published_keeps_it(two
 
 def test_files_of_official_parts_stand_in_the_manifest_with_their_part(tmp_path):
     parts = {part: Place(f"{part}/{{label}}") for part in ("train", "test")}
-    pictures = {
+    images = {
         f"{part}/{name}/{i}.png": encode(draw_flower(name, i + 10 * (part == "test"), 24), "PNG")
         for part in parts
         for name in TWO_CLASSES
         for i in range(2)
     }
-    table = build_listed(fill(tmp_path / "images", pictures), places=parts)
+    table = build_listed(fill(tmp_path / "images", images), places=parts)
     assert table["part"].tolist() == ["train"] * 4 + ["test"] * 4
     assert table["label"].tolist() == ["daisy", "daisy", "rose", "rose"] * 2
 
@@ -481,7 +481,7 @@ def test_names_that_are_not_utf8_are_read_and_shown_escaped(own):
     assert study.class_names == ("bl\\xfchend", "daisy")
     table = load_manifest(study)
     assert set(table["verdict"]) == {"ok", "converted"}
-    assert all(files.is_text(path) and pictures.can_read(path) for path in table["path"])
+    assert all(files.is_text(path) and images.can_read(path) for path in table["path"])
 
 
 def bytes_of_tiff(values):
@@ -530,7 +530,7 @@ def test_heic_of_a_phone_is_read(tmp_path):
     pillow_heif.from_pillow(Image.fromarray(ROSE)).save(stream, quality=90)
     facts = inspect(tmp_path, stream.getvalue(), "IMG_1.HEIC")
     assert (facts["verdict"], facts["width"]) == ("converted", 72)
-    assert pictures.can_read(facts["readable_path"])
+    assert images.can_read(facts["readable_path"])
 
 
 # Near duplicates of one's own pictures

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlhelpers import checkpoints, devices, loaders, models, profiles, settings
+from tlhelpers import devices, loaders, models, profiles, settings
+from tlhelpers import weights as weight_files
 from tlhelpers.experiments import pretraining, records
 from tlhelpers.experiments.pretraining import QUESTIONS, UNSEEN, Question, load_quiz
 from tlhelpers.results import tables
@@ -306,16 +307,16 @@ def test_the_card_describes_the_weights_written_beside_it(monkeypatch):
     backbone = models.build_backbone(pretraining.BACKBONE, pretraining.PICTURE_SIZE, weights=None)
     pretraining.write_pocket(backbone, {"history": {"loss": [2.5, 1.25]}, "seconds": 12.6}, devices.prepare_device())
     written = models.build_backbone(pretraining.BACKBONE, 64, weights="pocket")
-    card = checkpoints.load_card()
+    card = weight_files.load_card()
     assert_same_weights(written, backbone)
-    assert card["arrays_sha256"] == checkpoints.digest_of_weights(written)
+    assert card["arrays_sha256"] == weight_files.digest_of_weights(written)
     assert card["parameters"] == written.count_params()
     assert card["probe_accuracy"] == round(measured[0], 4)
     assert card["probe"] == {"seed": pretraining.PROBE_SEED, "train_per_class": 4, "test_per_class": 4}
     assert card["questions"] == {question.name: question.num_answers for question in QUESTIONS}
     assert card["image_size"] == pretraining.IMAGE_SIZE
     assert (card["seconds"], card["history"]) == (13, {"loss": [2.5, 1.25]})
-    assert {path.name for path in settings.pocket_folder().iterdir()} == {card["file"], checkpoints.CARD_FILE}
+    assert {path.name for path in settings.pocket_folder().iterdir()} == {card["file"], weight_files.CARD_FILE}
 
 
 # The shipped backbone
@@ -328,8 +329,8 @@ def shipped():
 
 
 def test_the_shipped_backbone_is_the_one_of_its_card_and_small(shipped):
-    card = checkpoints.load_card()
-    assert card["arrays_sha256"] == checkpoints.digest_of_weights(shipped)
+    card = weight_files.load_card()
+    assert card["arrays_sha256"] == weight_files.digest_of_weights(shipped)
     assert card["parameters"] == shipped.count_params()
     assert (settings.pocket_folder() / card["file"]).stat().st_size <= 3_000_000
     assert len(card["history"]["loss"]) == pretraining.EPOCHS
@@ -337,7 +338,7 @@ def test_the_shipped_backbone_is_the_one_of_its_card_and_small(shipped):
 
 
 def test_the_shipped_backbone_reaches_its_stated_accuracy(shipped):
-    card = checkpoints.load_card()
+    card = weight_files.load_card()
     probe = pretraining.load_probe(test_per_class=card["probe"]["test_per_class"])
     assert pretraining.probe_accuracy(models.pooled(shipped), probe) == pytest.approx(card["probe_accuracy"], abs=0.01)
 

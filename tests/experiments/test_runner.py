@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlhelpers import explain, loaders, models, settings
+from tlhelpers import interpret, loaders, models, settings
 from tlhelpers.datasets import splits, studies
 from tlhelpers.experiments import recipes, records, runner, trainer
 from tlhelpers.synthetic import collection
@@ -172,7 +172,7 @@ def test_a_record_says_how_far_its_training_images_are_from_the_pretraining_wher
     record = records.load_record(runner.run_experiment(asked, tmp_path / "records"))
     table = runner.table_of(asked, studies.get_study("flowers", drawn=True))
     images = loaders.read_images(table[table["split"] == "train"], 64)
-    expected = explain.domain_distance(models.build_backbone("mobilenetv2_035", 64, weights="pocket"), images).mean()
+    expected = interpret.domain_distance(models.build_backbone("mobilenetv2_035", 64, weights="pocket"), images).mean()
     assert record.details["domain_distance"] == pytest.approx(expected, rel=1e-4)
     assert "measures_distance" not in record.details
 

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from tlhelpers import checkpoints, settings
+from tlhelpers import settings, weights
 from tlhelpers.book import build
 from tlhelpers.results import backing, claims
 
@@ -94,7 +94,7 @@ def test_the_lines_of_a_table_are_listed_without_its_head(monkeypatch):
 
 
 def test_the_pocket_backbones_features_are_worth_more_with_pretraining():
-    probed = checkpoints.load_card()["history"]["probe_accuracy"]
+    probed = weights.load_card()["history"]["probe_accuracy"]
     assert probed[-1] > probed[0] + 0.05
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tlhelpers import checkpoints, files, profiles, settings, terminal
+from tlhelpers import files, profiles, settings, terminal, weights
 from tlhelpers.book import cache, editions, execution, schedule, staging
 from tlhelpers.datasets import sources, splits, studies
 from tlhelpers.experiments import records
@@ -148,7 +148,7 @@ def find_flowers(profile):
     """
     study = studies.get_study("flowers", drawn=profile.drawn)
     sources.prepare_images(study)
-    checkpoints.find_weights(checkpoints.WEIGHT_FILES[profile.weights][profile.backbone or study.backbone])
+    weights.find_weights(weights.WEIGHT_FILES[profile.weights][profile.backbone or study.backbone])
 
 
 def mark_chapters(chapters, parameters, *, drawn):

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tlhelpers import parallel, pictures
+from tlhelpers import images, parallel
 from tlhelpers.datasets import studies
 
 COMPARED_AT_ONCE = 4096  # perceptual hashes; a square of theirs is 64 MiB
@@ -167,7 +167,7 @@ def _show_the_same(paths, pairs):
 
 def small_picture(path):
     """A picture at a glance: uint8 array `(SMALL_SIDE, SMALL_SIDE, 3)`; black where it can no longer be read."""
-    _, _, image = pictures.open_image(Path(path))
+    _, _, image = images.open_image(Path(path))
     if image is None:
         return np.zeros((SMALL_SIDE, SMALL_SIDE, 3), np.uint8)
     return np.asarray(image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BOX))

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tlhelpers import devices, files, parallel, pictures, settings
+from tlhelpers import devices, files, images, parallel, settings
 from tlhelpers.datasets import duplicates, layouts, sources, studies
-from tlhelpers.pictures import READER_VERSION, REFUSED, convert, open_image
+from tlhelpers.images import READER_VERSION, REFUSED, convert, open_image
 
 __all__ = ["READABLE", "READER_VERSION", "REFUSED", "build_manifest", "fingerprint", "load_manifest", "open_image"]
 
@@ -140,7 +140,7 @@ def _read_kept(cache):
         kept = json.loads(cache.read_text(encoding="utf-8"))
         manifest = pd.DataFrame(kept["columns"])
         manifest.attrs["doubt"] = kept["doubt"]
-        rewritten = f"{pictures.converted_folder()}{os.sep}"
+        rewritten = f"{images.converted_folder()}{os.sep}"
         ours = manifest.loc[manifest["path"].str.startswith(rewritten), "path"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
         return None
@@ -157,7 +157,7 @@ def _sha256_of(path):
 
 def _copy(path, sha256):
     """Copies a file to a name that every reader takes."""
-    copied = pictures.converted_folder() / f"{sha256}{files.shown_name(path.suffix)}"
+    copied = images.converted_folder() / f"{sha256}{files.shown_name(path.suffix)}"
     with files.atomic_file(copied) as temporary:
         shutil.copyfile(path, temporary)
     return copied
@@ -171,13 +171,13 @@ def _convert_refused(manifest):
     sound = manifest.index[manifest["verdict"].isin(("ok", "converted"))]
     paths = list(manifest.loc[sound, "path"])
     with ThreadPoolExecutor(devices.available_cores()) as pool:
-        taken = files.progress(pool.map(pictures.can_read, paths), description="Checking images", total=len(paths))
+        taken = files.progress(pool.map(images.can_read, paths), description="Checking images", total=len(paths))
         refused = [index for index, fine in zip(sound, taken, strict=True) if not fine]
     for index in refused:
         row = manifest.loc[index]
         if row["verdict"] == "ok":
             row["path"] = str(convert(open_image(Path(row["path"]))[2], row["sha256"]))
-        readable = row["verdict"] == "ok" and pictures.can_read(row["path"])
+        readable = row["verdict"] == "ok" and images.can_read(row["path"])
         row["verdict"], row["reason"] = "converted" if readable else "unreadable", REFUSED
         manifest.loc[index] = row
     return manifest

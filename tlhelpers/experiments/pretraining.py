@@ -21,13 +21,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tlhelpers import checkpoints, devices, files, loaders, models, parallel, settings, training
+from tlhelpers import devices, files, loaders, models, parallel, settings, training, weights
 from tlhelpers.experiments import records
 from tlhelpers.keras_settings import keras
 from tlhelpers.synthetic import canvas, collection, flowers
 
 BACKBONE = "mobilenetv2_035"
-WEIGHTS_FILE = checkpoints.WEIGHT_FILES["pocket"][BACKBONE]
+WEIGHTS_FILE = weights.WEIGHT_FILES["pocket"][BACKBONE]
 PICTURES = 60_000
 VALIDATION_PICTURES = 1_000
 PICTURE_SEED = 0
@@ -293,7 +293,7 @@ def write_pocket(backbone, log, device):
     card = {
         "backbone": BACKBONE,
         "file": WEIGHTS_FILE,
-        "arrays_sha256": checkpoints.digest_of_weights(backbone),
+        "arrays_sha256": weights.digest_of_weights(backbone),
         "parameters": backbone.count_params(),
         "licence": "MIT",
         "pictures": PICTURES,
@@ -308,8 +308,8 @@ def write_pocket(backbone, log, device):
         "trained_on": records.today(),
         "history": log["history"],
     }
-    checkpoints.save_backbone_weights(backbone, folder / WEIGHTS_FILE)
-    files.write_text(folder / checkpoints.CARD_FILE, json.dumps(records.rounded(card), indent=1) + "\n")
+    weights.save_backbone_weights(backbone, folder / WEIGHTS_FILE)
+    files.write_text(folder / weights.CARD_FILE, json.dumps(records.rounded(card), indent=1) + "\n")
 
 
 def _draw_picture(index, *, folder, seed):

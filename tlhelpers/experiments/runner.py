@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tlhelpers import devices, explain, files, identity, loaders, profiles, settings, training
+from tlhelpers import devices, files, identity, interpret, loaders, profiles, settings, training
 from tlhelpers.datasets import manifest, splits, studies
 from tlhelpers.experiments import recipes, records, trainer
 
@@ -29,7 +29,7 @@ class Experiment:
         evaluated_on: str. `"test"`, or `"validation"` for what is still being chosen: the test images are then not
             even read.
         measures_distance: bool. Whether its record says how unlike the training images are to those of the
-            pretraining, as a mean over the layers, see `explain.domain_distance`. For a network that is frozen.
+            pretraining, as a mean over the layers, see `interpret.domain_distance`. For a network that is frozen.
     """
 
     network: str
@@ -170,7 +170,7 @@ def _domain_distance(experiment, model, table):
     rows = splits.rows_of(table, "train")
     chosen = rows.sample(min(DISTANCE_IMAGES, len(rows)), random_state=experiment.seed)
     images = loaders.read_images(chosen, experiment.recipe.test_size)
-    return float(explain.domain_distance(model, images).mean())
+    return float(interpret.domain_distance(model, images).mean())
 
 
 def digest_of_code():

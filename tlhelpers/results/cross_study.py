@@ -56,7 +56,7 @@ def domain_table(runs):
 
     Returns:
         pandas.DataFrame of float indexed by study, the nearest domain first, means over the seeds of the frozen
-        backbone: `distance`, see `explain.domain_distance`; `frozen` and `moving`, see `separability`; `gain`, their
+        backbone: `distance`, see `interpret.domain_distance`; `frozen` and `moving`, see `separability`; `gain`, their
         difference on the seeds of both; and `seeds`. NaN where nothing moves.
     """
     rows = {}

@@ -11,12 +11,12 @@ import pytest
 import requests
 from builders import cached, checksums_of
 
-from tlhelpers import checkpoints, files, models, settings
+from tlhelpers import files, models, settings, weights
 from tlhelpers.datasets import downloads
 from tlhelpers.datasets.downloads import MissingDataError
 from tlhelpers.datasets.layouts import BadArchiveError
 
-WEIGHTS = checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
+WEIGHTS = weights.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def load():
 def test_other_weights_under_the_official_name_are_refused(mirror, random_weights):
     backbone, path = random_weights
     mirror_weights(mirror, path.read_bytes())
-    expected, received = checkpoints.WEIGHTS_SHA256[WEIGHTS], checkpoints.digest_of_weights(backbone)
+    expected, received = weights.WEIGHTS_SHA256[WEIGHTS], weights.digest_of_weights(backbone)
     with pytest.raises(BadArchiveError, match=f"have the SHA-256 {expected}. Received: {received} from "):
         load()
 
@@ -56,31 +56,29 @@ def test_other_weights_under_the_official_name_are_refused(mirror, random_weight
 def test_weights_with_the_right_arrays_are_loaded(mirror, random_weights, monkeypatch):
     backbone, path = random_weights
     mirror_weights(mirror, path.read_bytes())
-    monkeypatch.setitem(checkpoints.WEIGHTS_SHA256, WEIGHTS, checkpoints.digest_of_weights(backbone))
+    monkeypatch.setitem(weights.WEIGHTS_SHA256, WEIGHTS, weights.digest_of_weights(backbone))
     loaded = load()
     for expected, received in zip(backbone.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
 
 
 def test_every_weight_file_has_a_place_upstream():
-    found = {
-        name: file for name, file in checkpoints.WEIGHT_FILES["imagenet"].items() if file not in checkpoints.PRESETS
-    }
-    urls = {name: checkpoints.weights_url(file) for name, file in found.items()}
+    found = {name: file for name, file in weights.WEIGHT_FILES["imagenet"].items() if file not in weights.PRESETS}
+    urls = {name: weights.weights_url(file) for name, file in found.items()}
     assert urls["efficientnetv2b0"].endswith("keras-applications/efficientnet_v2/efficientnetv2-b0_notop.h5")
-    assert all(url.startswith(checkpoints.WEIGHTS_URL) for url in urls.values())
-    assert {*checkpoints.WEIGHTS_SHA256, *checkpoints.WEIGHTS_MD5} == set(found.values())
+    assert all(url.startswith(weights.WEIGHTS_URL) for url in urls.values())
+    assert {*weights.WEIGHTS_SHA256, *weights.WEIGHTS_MD5} == set(found.values())
 
 
 def test_weights_stored_in_half_precision_are_recognised_and_others_are_not(random_weights):
     backbone, _ = random_weights
-    whole = [checkpoints.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
+    whole = [weights.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
     backbone.set_weights([array.astype(np.float16).astype(np.float32) for array in backbone.get_weights()])
-    halved = [checkpoints.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
+    halved = [weights.digest_of_weights(backbone, half_precision=half) for half in (False, True)]
     assert whole[0] != halved[0]
     assert whole[1] == halved[1]
     backbone.set_weights([array + 1 for array in backbone.get_weights()])
-    assert checkpoints.digest_of_weights(backbone, half_precision=True) != halved[1]
+    assert weights.digest_of_weights(backbone, half_precision=True) != halved[1]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "web page", "empty"])
@@ -95,7 +93,7 @@ def test_damaged_weights_are_refused(mirror, random_weights, damage):
 
 def test_weights_of_another_backbone_are_refused(mirror, random_weights):
     (mirror / "weights").mkdir()
-    wider = checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]
+    wider = weights.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]
     (mirror / "weights" / wider).write_bytes(random_weights[1].read_bytes())
     with pytest.raises(BadArchiveError, match="A weight file fits its backbone and is whole"):
         models.build_backbone("mobilenetv2_100", 32, weights="imagenet")
@@ -110,7 +108,7 @@ def test_missing_weights_are_answered_with_three_ways_to_provide_them(monkeypatc
         load()
     message = str(caught.value)
     assert f"The ImageNet weights {WEIGHTS} are nowhere to be found.\n" in message
-    assert f"no way to {checkpoints.WEIGHTS_URL}mobilenet_v2/{WEIGHTS}" in message
+    assert f"no way to {weights.WEIGHTS_URL}mobilenet_v2/{WEIGHTS}" in message
     assert "set TLHELPERS_MIRROR to a folder or URL that holds them under weights/" in message
     assert f"put the file into {settings.home_folder() / 'downloads'}" in message
 
@@ -118,19 +116,19 @@ def test_missing_weights_are_answered_with_three_ways_to_provide_them(monkeypatc
 def test_weights_come_over_http_and_stay_in_the_cache(website, random_weights, monkeypatch):
     content = random_weights[1].read_bytes()
     website.pages = {f"weights/{WEIGHTS}": content, "SHA256SUMS": checksums_of(content, f"weights/{WEIGHTS}")}
-    assert checkpoints.find_weights(WEIGHTS) == cached(WEIGHTS)
+    assert weights.find_weights(WEIGHTS) == cached(WEIGHTS)
     monkeypatch.delenv("TLHELPERS_MIRROR")
-    assert checkpoints.find_weights(WEIGHTS) == cached(WEIGHTS)
+    assert weights.find_weights(WEIGHTS) == cached(WEIGHTS)
     assert website.requests == ["SHA256SUMS", f"weights/{WEIGHTS}"]
 
 
 def test_imagenet_weights_are_taken_from_the_mirror_then_the_cache(mirror):
-    name = checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
+    name = weights.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
     places = [mirror / "weights" / name, cached(name)]
     for path in places:
         files.write_text(path, "weights")
     for path in places:
-        assert checkpoints.find_weights(name) == path
+        assert weights.find_weights(name) == path
         path.unlink()
 
 
@@ -138,14 +136,14 @@ def test_imagenet_weights_are_taken_from_the_mirror_then_the_cache(mirror):
 def embedded(random_weights):
     """The backbone of `random_weights`, in the book as the pocket one, with its card."""
     backbone, _ = random_weights
-    name = checkpoints.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
-    checkpoints.save_backbone_weights(backbone, settings.pocket_folder() / name)
-    write_card(checkpoints.digest_of_weights(backbone))
+    name = weights.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
+    weights.save_backbone_weights(backbone, settings.pocket_folder() / name)
+    write_card(weights.digest_of_weights(backbone))
     return backbone
 
 
 def write_card(digest):
-    files.write_text(settings.pocket_folder() / checkpoints.CARD_FILE, json.dumps({"arrays_sha256": digest}))
+    files.write_text(settings.pocket_folder() / weights.CARD_FILE, json.dumps({"arrays_sha256": digest}))
 
 
 def test_pocket_weights_come_from_the_book_alone(website, embedded):
@@ -159,7 +157,7 @@ def test_pocket_weights_come_from_the_book_alone(website, embedded):
     "damage", [lambda content: content[: len(content) // 2], lambda content: b"no archive", lambda content: b""]
 )
 def test_damaged_pocket_weights_are_refused(embedded, damage):
-    path = settings.pocket_folder() / checkpoints.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
+    path = settings.pocket_folder() / weights.WEIGHT_FILES["pocket"]["mobilenetv2_035"]
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(BadArchiveError, match="fits its backbone and is whole"):
         models.build_backbone("mobilenetv2_035", 64, weights="pocket")
@@ -167,7 +165,7 @@ def test_damaged_pocket_weights_are_refused(embedded, damage):
 
 def test_pocket_weights_other_than_those_of_the_card_are_refused(embedded):
     write_card("0" * 64)
-    received = checkpoints.digest_of_weights(embedded)
+    received = weights.digest_of_weights(embedded)
     with pytest.raises(BadArchiveError, match=f"have the SHA-256 {'0' * 64}. Received: {received} from "):
         models.build_backbone("mobilenetv2_035", 32, weights="pocket")
 
@@ -175,20 +173,18 @@ def test_pocket_weights_other_than_those_of_the_card_are_refused(embedded):
 def test_digest_of_weights_depends_on_the_arrays_alone(random_weights):
     backbone, _ = random_weights
     copy = models.build_backbone("mobilenetv2_035", 64, weights=None)
-    assert checkpoints.digest_of_weights(copy) != checkpoints.digest_of_weights(backbone)
+    assert weights.digest_of_weights(copy) != weights.digest_of_weights(backbone)
     copy.set_weights(backbone.get_weights())
-    assert checkpoints.digest_of_weights(copy) == checkpoints.digest_of_weights(backbone)
+    assert weights.digest_of_weights(copy) == weights.digest_of_weights(backbone)
 
 
 def test_digest_of_weights_is_over_little_endian_float32():
     model = SimpleNamespace(get_weights=lambda: [np.array([[1.0, -2.0]]), np.array([0.5], ">f4")])
-    assert checkpoints.digest_of_weights(model) == hashlib.sha256(struct.pack("<3f", 1, -2, 0.5)).hexdigest()
+    assert weights.digest_of_weights(model) == hashlib.sha256(struct.pack("<3f", 1, -2, 0.5)).hexdigest()
 
 
 def test_weights_whose_makers_give_an_md5_are_checked_by_it(mirror):
-    name = checkpoints.WEIGHT_FILES["imagenet"]["resnet50"]
+    name = weights.WEIGHT_FILES["imagenet"]["resnet50"]
     files.write_text(mirror / "weights" / name, "other weights")
-    with pytest.raises(
-        BadArchiveError, match=f"has the MD5 {checkpoints.WEIGHTS_MD5[name]}. Received: [0-9a-f]{{32}} for"
-    ):
+    with pytest.raises(BadArchiveError, match=f"has the MD5 {weights.WEIGHTS_MD5[name]}. Received: [0-9a-f]{{32}} for"):
         models.build_backbone("resnet50", 32)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from builders import settle_statistics
 from keras import layers
 
-from tlhelpers import explain, models, training
+from tlhelpers import interpret, models, training
 
 SIDE = 64
 
@@ -65,7 +65,7 @@ def mean_inside(heat, rows, columns):
 
 @pytest.mark.parametrize("name", ["classifier", "baseline"])
 def test_heat_has_the_size_of_the_picture_and_lies_between_zero_and_one(name, request):
-    maps = explain.grad_cam(request.getfixturevalue(name), IMAGES)
+    maps = interpret.grad_cam(request.getfixturevalue(name), IMAGES)
     assert (maps.shape, maps.dtype) == (IMAGES.shape[:3], np.float32)
     assert maps.min() >= 0
     assert set(maps.max(axis=(1, 2))) <= {0, 1}
@@ -75,20 +75,20 @@ def test_heat_has_the_size_of_the_picture_and_lies_between_zero_and_one(name, re
 @pytest.mark.parametrize(("name", "layer"), [("classifier", "out_relu"), ("baseline", "pool_3")])
 def test_the_last_map_is_explained_unless_asked_otherwise(name, layer, request):
     model = request.getfixturevalue(name)
-    np.testing.assert_array_equal(explain.grad_cam(model, IMAGES), explain.grad_cam(model, IMAGES, layer=layer))
+    np.testing.assert_array_equal(interpret.grad_cam(model, IMAGES), interpret.grad_cam(model, IMAGES, layer=layer))
 
 
 def test_a_head_that_pools_by_itself_is_explained_too(backbone, classifier):
     head = models.build_head(backbone.output_shape[1:], 5, seed=0)
     model = models.connect(backbone, head)
     head.set_weights(classifier.get_layer("head").get_weights())
-    np.testing.assert_allclose(explain.grad_cam(model, IMAGES), explain.grad_cam(classifier, IMAGES), atol=1e-4)
+    np.testing.assert_allclose(interpret.grad_cam(model, IMAGES), interpret.grad_cam(classifier, IMAGES), atol=1e-4)
 
 
 def test_heat_lies_where_the_class_is_and_not_where_the_other_is():
     model, image = colour_detector(), red_left_and_blue_right()
     left, right = (slice(12, 36), slice(8, 24)), (slice(40, 56), slice(44, 56))
-    red, blue = (explain.grad_cam(model, image, classes=[index]) for index in (0, 1))
+    red, blue = (interpret.grad_cam(model, image, classes=[index]) for index in (0, 1))
     assert mean_inside(red, *left) == pytest.approx(1)
     assert mean_inside(red, *right) == 0
     assert mean_inside(blue, *right) == pytest.approx(1)
@@ -99,11 +99,11 @@ def test_the_predicted_class_is_explained_unless_asked_otherwise():
     model, image = colour_detector(), red_left_and_blue_right()
     predicted = model(image.astype("float32")).numpy().argmax(axis=1)
     assert predicted == [0]
-    np.testing.assert_array_equal(explain.grad_cam(model, image), explain.grad_cam(model, image, classes=predicted))
+    np.testing.assert_array_equal(interpret.grad_cam(model, image), interpret.grad_cam(model, image, classes=predicted))
 
 
 def test_a_picture_without_evidence_is_cold_throughout():
-    maps = explain.grad_cam(colour_detector(), np.zeros((1, SIDE, SIDE, 3), np.uint8), classes=[1])
+    maps = interpret.grad_cam(colour_detector(), np.zeros((1, SIDE, SIDE, 3), np.uint8), classes=[1])
     assert not maps.any()
 
 
@@ -117,7 +117,7 @@ def test_heat_is_the_published_formula(classifier):
     heat = np.maximum((features * weights).sum(axis=-1), 0)
     expected = tf.image.resize(heat[..., np.newaxis], (SIDE, SIDE)).numpy()[..., 0]
     assert expected.max() > 0
-    np.testing.assert_allclose(explain.grad_cam(classifier, IMAGES[:1]), expected / expected.max(), atol=0.05)
+    np.testing.assert_allclose(interpret.grad_cam(classifier, IMAGES[:1]), expected / expected.max(), atol=0.05)
 
 
 def test_half_precision_gives_nearly_the_same_heat(baseline):
@@ -129,33 +129,33 @@ def test_half_precision_gives_nearly_the_same_heat(baseline):
         keras.config.set_dtype_policy(policy)
     assert half.get_layer("pool_3").output.dtype == "float16"
     classes = [0, 1, 2, 3, 4]
-    maps = explain.grad_cam(half, IMAGES, classes=classes)
+    maps = interpret.grad_cam(half, IMAGES, classes=classes)
     assert maps.dtype == np.float32
-    np.testing.assert_allclose(maps, explain.grad_cam(baseline, IMAGES, classes=classes), atol=0.05)
-    assert explain.feature_maps(half, IMAGES, ["pool_3"])["pool_3"].dtype == np.float32
+    np.testing.assert_allclose(maps, interpret.grad_cam(baseline, IMAGES, classes=classes), atol=0.05)
+    assert interpret.feature_maps(half, IMAGES, ["pool_3"])["pool_3"].dtype == np.float32
 
 
 def test_a_loaded_model_is_explained_without_a_warning(baseline, tmp_path, recwarn):
     training.save_model(baseline, tmp_path / "model.keras")
     loaded = training.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(explain.grad_cam(loaded, IMAGES), explain.grad_cam(baseline, IMAGES), atol=1e-4)
-    explain.feature_maps(loaded, IMAGES, ["pool_3", "conv_1"])
+    np.testing.assert_allclose(interpret.grad_cam(loaded, IMAGES), interpret.grad_cam(baseline, IMAGES), atol=1e-4)
+    interpret.feature_maps(loaded, IMAGES, ["pool_3", "conv_1"])
     assert [str(warning.message) for warning in recwarn if "structure" in str(warning.message)] == []
 
 
 def test_pictures_are_explained_one_by_one_whatever_the_batch(classifier, monkeypatch):
-    together = explain.grad_cam(classifier, IMAGES)
-    monkeypatch.setattr(explain, "BATCH", 2)
-    np.testing.assert_allclose(explain.grad_cam(classifier, IMAGES), together, atol=1e-4)
-    alone = explain.grad_cam(classifier, IMAGES[3:4])
+    together = interpret.grad_cam(classifier, IMAGES)
+    monkeypatch.setattr(interpret, "BATCH", 2)
+    np.testing.assert_allclose(interpret.grad_cam(classifier, IMAGES), together, atol=1e-4)
+    alone = interpret.grad_cam(classifier, IMAGES[3:4])
     np.testing.assert_allclose(alone, together[3:4], atol=1e-4)
 
 
 def test_explaining_leaves_the_model_as_it_was(classifier):
     before, logits = classifier.get_weights(), classifier(IMAGES.astype("float32")).numpy()
     flags = [layer.trainable for layer in classifier.layers]
-    explain.grad_cam(classifier, IMAGES)
-    explain.feature_maps(classifier, IMAGES, ["Conv1_relu"])
+    interpret.grad_cam(classifier, IMAGES)
+    interpret.feature_maps(classifier, IMAGES, ["Conv1_relu"])
     for one, two in zip(before, classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     assert [layer.trainable for layer in classifier.layers] == flags
@@ -163,7 +163,7 @@ def test_explaining_leaves_the_model_as_it_was(classifier):
 
 
 def test_no_picture_gives_no_map(classifier):
-    assert explain.grad_cam(classifier, IMAGES[:0]).shape == (0, SIDE, SIDE)
+    assert interpret.grad_cam(classifier, IMAGES[:0]).shape == (0, SIDE, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +178,18 @@ def test_no_picture_gives_no_map(classifier):
 )
 def test_what_cannot_be_explained_is_an_error(classifier, options, message):
     with pytest.raises(ValueError, match=message):
-        explain.grad_cam(classifier, IMAGES, **options)
+        interpret.grad_cam(classifier, IMAGES, **options)
 
 
 def test_a_network_without_a_map_cannot_be_explained():
     with pytest.raises(ValueError, match=r"takes images, .* Received: shape=\(None, 12\)"):
-        explain.grad_cam(models.build_head((12,), 3), IMAGES)
+        interpret.grad_cam(models.build_head((12,), 3), IMAGES)
 
 
 @pytest.mark.parametrize("names", [["conv_1", "pool_3"], ["hidden"], ["pool_3", "conv_1"]])
 def test_feature_maps_are_the_outputs_of_the_named_layers_in_order(baseline, names, monkeypatch):
-    monkeypatch.setattr(explain, "BATCH", 2)
-    maps = explain.feature_maps(baseline, IMAGES, names)
+    monkeypatch.setattr(interpret, "BATCH", 2)
+    maps = interpret.feature_maps(baseline, IMAGES, names)
     assert list(maps) == names
     for name, values in maps.items():
         layer = baseline.get_layer(name)
@@ -200,7 +200,7 @@ def test_feature_maps_are_the_outputs_of_the_named_layers_in_order(baseline, nam
 
 def test_maps_of_an_unknown_layer_name_the_known_ones(baseline):
     with pytest.raises(ValueError, match=r"'conv_1', 'pool_1'.*Received: 'conv_9'"):
-        explain.feature_maps(baseline, IMAGES, ["conv_1", "conv_9"])
+        interpret.feature_maps(baseline, IMAGES, ["conv_1", "conv_9"])
 
 
 def test_the_strongest_channels_are_those_that_differ_from_place_to_place():
@@ -209,8 +209,8 @@ def test_the_strongest_channels_are_those_that_differ_from_place_to_place():
     maps[0, :, 1] = 1
     maps[0, :, 3] = 8
     maps[0, :, 4] = -4
-    assert explain.strongest_channels(maps, 3).tolist() == [3, 4, 1]
-    assert explain.strongest_channels(maps, 5).tolist() == [3, 4, 1, 0, 2]
+    assert interpret.strongest_channels(maps, 3).tolist() == [3, 4, 1]
+    assert interpret.strongest_channels(maps, 5).tolist() == [3, 4, 1, 0, 2]
 
 
 def two_groups(count=20, width=60, seed=0):
@@ -220,7 +220,7 @@ def two_groups(count=20, width=60, seed=0):
 
 
 def test_a_map_keeps_neighbours_together():
-    points = explain.embed_2d(two_groups(), seed=0)
+    points = interpret.embed_2d(two_groups(), seed=0)
     assert (points.shape, points.dtype) == ((40, 2), np.float32)
     distances = np.linalg.norm(points[:, np.newaxis] - points, axis=-1)
     np.fill_diagonal(distances, np.inf)
@@ -229,24 +229,24 @@ def test_a_map_keeps_neighbours_together():
 
 def test_a_seed_fixes_the_map():
     features = two_groups(seed=1)
-    np.testing.assert_array_equal(explain.embed_2d(features, seed=3), explain.embed_2d(features, seed=3))
+    np.testing.assert_array_equal(interpret.embed_2d(features, seed=3), interpret.embed_2d(features, seed=3))
 
 
 @pytest.mark.parametrize("shape", [(4, 100), (9, 3)])
 def test_few_pictures_or_features_still_make_a_map(shape):
-    points = explain.embed_2d(np.random.default_rng(0).normal(size=shape), seed=0)
+    points = interpret.embed_2d(np.random.default_rng(0).normal(size=shape), seed=0)
     assert points.shape == (shape[0], 2)
     assert np.isfinite(points).all()
 
 
 def test_three_pictures_make_no_map():
     with pytest.raises(ValueError, match=r"at least four pictures\. Received: 3"):
-        explain.embed_2d(np.eye(3), seed=0)
+        interpret.embed_2d(np.eye(3), seed=0)
 
 
 def test_neighbours_come_nearest_first_by_angle_and_not_by_length():
     features = np.array([[1, 0], [0, 5], [-1, 0], [3, 3]], "float32")
-    indices, similarity = explain.nearest_neighbours(features, np.array([[10, 0], [0, 0.1]], "float32"), 3)
+    indices, similarity = interpret.nearest_neighbours(features, np.array([[10, 0], [0, 0.1]], "float32"), 3)
     assert indices[0].tolist() == [0, 3, 1]
     assert indices[1, :2].tolist() == [1, 3]
     assert similarity.dtype == np.float32
@@ -254,14 +254,14 @@ def test_neighbours_come_nearest_first_by_angle_and_not_by_length():
 
 
 def test_no_query_has_no_neighbours():
-    indices, similarity = explain.nearest_neighbours(np.eye(3), np.empty((0, 3)), 2)
+    indices, similarity = interpret.nearest_neighbours(np.eye(3), np.empty((0, 3)), 2)
     assert indices.shape == similarity.shape == (0, 2)
 
 
 @pytest.mark.parametrize("count", [0, 4])
 def test_there_are_no_more_neighbours_than_pictures(count):
     with pytest.raises(ValueError, match=f"between 1 and 3. Received: count={count}"):
-        explain.nearest_neighbours(np.eye(3), np.eye(3), count)
+        interpret.nearest_neighbours(np.eye(3), np.eye(3), count)
 
 
 def small_norm_network(mean, variance):
@@ -276,10 +276,10 @@ def small_norm_network(mean, variance):
 
 @pytest.mark.parametrize("batch", [64, 12])
 def test_the_distance_of_a_domain_counts_its_shift_and_its_stretch_in_deviations_of_the_pretraining(batch, monkeypatch):
-    monkeypatch.setattr(explain, "STATISTICS_BATCH", batch)
+    monkeypatch.setattr(interpret, "STATISTICS_BATCH", batch)
     images = np.zeros((20, SIDE, SIDE, 3), np.float32)
     images[10:] = 8.0  # mean 4, deviation 4
-    distances = explain.domain_distance(small_norm_network(mean=1.0, variance=4.0), images)
+    distances = interpret.domain_distance(small_norm_network(mean=1.0, variance=4.0), images)
     assert list(distances.index) == ["norm"]
     assert distances["norm"] == pytest.approx(np.hypot((4 - 1) / 2, 4 / 2 - 1))
 
@@ -288,15 +288,15 @@ def test_a_backbone_is_traced_once_for_all_domains(monkeypatch):
     traced, network = [], small_norm_network(mean=1.0, variance=4.0)
     moments = tf.nn.moments
     monkeypatch.setattr(tf.nn, "moments", lambda *arguments: traced.append(1) or moments(*arguments))
-    distances = [explain.domain_distance(network, IMAGES[:count]).mean() for count in (5, 3)]
+    distances = [interpret.domain_distance(network, IMAGES[:count]).mean() for count in (5, 3)]
     network.get_layer("norm").moving_mean.assign(np.full(3, 9.0))
     assert len(traced) == 1
-    assert len({*distances, explain.domain_distance(network, IMAGES[:3]).mean()}) == 3
+    assert len({*distances, interpret.domain_distance(network, IMAGES[:3]).mean()}) == 3
 
 
 def test_pictures_of_the_pretraining_have_no_distance_and_others_have_some(backbone):
     pretraining = draw_images(8, seed=1)
-    near, far = (explain.domain_distance(backbone, images) for images in (pretraining, pretraining // 4))
+    near, far = (interpret.domain_distance(backbone, images) for images in (pretraining, pretraining // 4))
     norms = [layer.name for layer in backbone.layers if isinstance(layer, layers.BatchNormalization)]
     assert list(near.index) == norms
     assert near.max() < 0.05
@@ -305,9 +305,9 @@ def test_pictures_of_the_pretraining_have_no_distance_and_others_have_some(backb
 
 def test_a_distance_needs_statistics_and_pictures(backbone, baseline):
     with pytest.raises(ValueError, match="Received: 0 such layers, 5 images"):
-        explain.domain_distance(baseline, IMAGES)
+        interpret.domain_distance(baseline, IMAGES)
     with pytest.raises(ValueError, match="Received: 52 such layers, 0 images"):
-        explain.domain_distance(backbone, IMAGES[:0])
+        interpret.domain_distance(backbone, IMAGES[:0])
 
 
 def nest(backbone, kind):
@@ -336,13 +336,13 @@ def test_a_backbone_inside_is_explained_as_one_whose_layers_stand_in_the_model(b
         model = keras.saving.load_model(tmp_path / "model.keras")
     for options in ({}, {"layer": "block_13_expand_relu", "classes": [0, 1, 2, 0, 1]}):
         np.testing.assert_allclose(
-            explain.grad_cam(model, IMAGES, **options), explain.grad_cam(flat, IMAGES, **options), atol=1e-3
+            interpret.grad_cam(model, IMAGES, **options), interpret.grad_cam(flat, IMAGES, **options), atol=1e-3
         )
     names = ["block_3_expand", "out_relu"]
-    found, expected = (explain.feature_maps(one, IMAGES, names) for one in (model, flat))
+    found, expected = (interpret.feature_maps(one, IMAGES, names) for one in (model, flat))
     for name in names:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-3)
-    distances = [explain.domain_distance(one, IMAGES) for one in (model, flat)]
+    distances = [interpret.domain_distance(one, IMAGES) for one in (model, flat)]
     np.testing.assert_allclose(*distances, rtol=1e-3)
 
 
@@ -359,7 +359,7 @@ def test_a_backbone_inside_is_explained_as_one_whose_layers_stand_in_the_model(b
 )
 def test_images_and_classes_that_a_model_does_not_know_are_refused(classifier, images, options, said):
     with pytest.raises(ValueError, match=said):
-        explain.grad_cam(classifier, images, **options)
+        interpret.grad_cam(classifier, images, **options)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -367,4 +367,4 @@ def test_a_loaded_classifier_of_the_book_is_explained_as_it_stands_and_without_a
     training.save_model(classifier, tmp_path / "model.keras")
     loaded = training.load_model(tmp_path / "model.keras")
     assert models.flatten(loaded) is loaded
-    np.testing.assert_allclose(explain.grad_cam(loaded, IMAGES), explain.grad_cam(classifier, IMAGES), atol=1e-4)
+    np.testing.assert_allclose(interpret.grad_cam(loaded, IMAGES), interpret.grad_cam(classifier, IMAGES), atol=1e-4)

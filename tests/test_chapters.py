@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from builders import draw_flower, encode
 
-from tlhelpers import chapters, checkpoints, devices, files, loaders, profiles, settings, training
+from tlhelpers import chapters, devices, files, loaders, profiles, settings, training, weights
 from tlhelpers.datasets import manifest, sources, splits, studies
 from tlhelpers.experiments import trainer
 from tlhelpers.results import tables
@@ -517,7 +517,7 @@ def mine(tmp_path):
 
 
 def provide_weights(mirror):
-    files.write_text(mirror / "weights" / checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_100"], "weights")
+    files.write_text(mirror / "weights" / weights.WEIGHT_FILES["imagenet"]["mobilenetv2_100"], "weights")
 
 
 @pytest.mark.parametrize("profile", sorted(profiles.PROFILES))
@@ -541,7 +541,7 @@ def test_without_imagenet_weights_a_page_says_what_its_numbers_are_worth(mine, p
 
 def test_weights_that_are_damaged_are_not_taken_for_missing_ones(mine, mirror):
     provide_weights(mirror)
-    name = checkpoints.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]
+    name = weights.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]
     files.write_text(mirror / "SHA256SUMS", f"{'0' * 64}  weights/{name}\n")
     with pytest.raises(sources.BadArchiveError):
         chapters.begin_chapter(mine, profile="smoke")

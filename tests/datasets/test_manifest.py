@@ -12,11 +12,12 @@ import pytest
 from builders import CLASS_NAMES, draw_flower, encode, write_archive
 from PIL import Image, features
 
-from tlhelpers import files, images, loaders, settings
+from tlhelpers import files, loaders, settings
 from tlhelpers.datasets import duplicates, layouts, manifest, splits, studies
 from tlhelpers.datasets.manifest import build_manifest, fingerprint, inspect_image, load_manifest
 from tlhelpers.datasets.splits import split_manifest
 from tlhelpers.datasets.studies import Place
+from tlhelpers.images import can_read
 
 ROTATED = 0x0112
 TWO_CLASSES = ("daisy", "rose")
@@ -35,7 +36,7 @@ def inspect(folder, content, name="picture.jpg"):
     return facts
 
 
-def fill(folder, pictures):
+def fill(folder, images):
     """Writes `{"class/name": bytes}` below a folder."""
     for name, content in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def build_listed(folder, class_names=TWO_CLASSES, *, places=studies.ANYWHERE, wo
     return build_manifest(layouts.list_images(folder, study), class_names, workers=workers)
 
 
-def build(folder, pictures, class_names=TWO_CLASSES):
+def build(folder, images, class_names=TWO_CLASSES):
     """The manifest of `{"class/name": bytes}`, indexed by those names."""
     table = build_listed(fill(folder / "images", images), class_names)
     return table.set_axis([name for label in class_names for name in sorted(images) if name.startswith(label)])
@@ -245,8 +246,8 @@ def test_work_in_several_processes_gives_the_same_manifest(tmp_path):
     assert len(alone) == 202
 
 
-@pytest.mark.parametrize("pictures", [{}, {"daisy/1.jpg": b"", "daisy/2.jpg": NOISE}], ids=["no folder", "no image"])
-def test_class_without_a_readable_image_is_named(tmp_path, pictures):
+@pytest.mark.parametrize("images", [{}, {"daisy/1.jpg": b"", "daisy/2.jpg": NOISE}], ids=["no folder", "no image"])
+def test_class_without_a_readable_image_is_named(tmp_path, images):
     with pytest.raises(ValueError, match=r"at least one readable image\. Missing: \['daisy'\]\. Received: "):
         build(tmp_path, {"rose/1.jpg": JPEG, **images})
 
@@ -315,7 +316,7 @@ def damage_for_some_readers(path, content):
     """Writes a JPEG that one decoder forgives and the one that training uses refuses."""
     for place in range(len(content) // 2, len(content) - 4):
         path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
-        if manifest.open_image(path)[0] == "ok" and not images.can_read(str(path)):
+        if manifest.open_image(path)[0] == "ok" and not can_read(str(path)):
             return path
     raise AssertionError("no such place")
 
@@ -481,7 +482,7 @@ def test_names_that_are_not_utf8_are_read_and_shown_escaped(own):
     assert study.class_names == ("bl\\xfchend", "daisy")
     table = load_manifest(study)
     assert set(table["verdict"]) == {"ok", "converted"}
-    assert all(files.is_text(path) and images.can_read(path) for path in table["path"])
+    assert all(files.is_text(path) and can_read(path) for path in table["path"])
 
 
 def bytes_of_tiff(values):
@@ -530,7 +531,7 @@ def test_heic_of_a_phone_is_read(tmp_path):
     pillow_heif.from_pillow(Image.fromarray(ROSE)).save(stream, quality=90)
     facts = inspect(tmp_path, stream.getvalue(), "IMG_1.HEIC")
     assert (facts["verdict"], facts["width"]) == ("converted", 72)
-    assert images.can_read(facts["readable_path"])
+    assert can_read(facts["readable_path"])
 
 
 # Near duplicates of one's own pictures

@@ -60,8 +60,9 @@ audit: ## ask whether a known weakness is in one of the packages (needs the inte
 	$(AUDIT)/bin/python -m pip install --quiet pip-audit
 	$(AUDIT)/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
-lint: $(READY) ## check code, formatting and that notebooks hold no outputs
+lint: $(READY) ## check code, what may import what, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify book/*.ipynb
 

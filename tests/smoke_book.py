@@ -7,10 +7,10 @@ import nbformat
 import pytest
 
 from tlhelpers import settings
-from tlhelpers.book import build, schedule, staging
+from tlhelpers.book import build, schedule, staging, toc
 from tlhelpers.book.colab import CHECK_PARAMETERS as PARAMETERS
 
-CHAPTERS = build.list_chapters()
+CHAPTERS = toc.list_chapters()
 REPOSITORY = "owner/name"  # so that the pages are those that would be published
 PLACES = ("HOME", "BUILD", "RUNS", "MODELS", "EXPORTS")
 CELL_SECONDS = 600

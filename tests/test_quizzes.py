@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tlhelpers import quizzes, settings
-from tlhelpers.book import build
+from tlhelpers.book import toc
 
 QUESTIONS = [
     (name, question)
@@ -31,7 +31,7 @@ def test_the_right_answer_does_not_always_stand_in_the_same_place():
     assert all(places.count(place) >= len(places) / 10 for place in range(3))
 
 
-@pytest.mark.parametrize("chapter", build.list_chapters())
+@pytest.mark.parametrize("chapter", toc.list_chapters())
 def test_every_chapter_asks_its_own_questions_before_the_exercises(chapter):
     cells = nbformat.read(settings.PROJECT_FOLDER / chapter, as_version=4).cells
     (place,) = [number for number, cell in enumerate(cells) if "show_quiz" in cell.source]

@@ -22,7 +22,7 @@ from builders import Website, draw_flower, encode, write_archive
 from PIL import Image
 
 from tlhelpers import devices
-from tlhelpers.book import schedule
+from tlhelpers.book import pool
 from tlhelpers.datasets import manifest
 
 ALL_KILLS = sum(torture_works.WORKS.values())
@@ -219,7 +219,7 @@ def test_every_damaged_picture_gets_a_verdict_and_what_is_readable_reaches_the_n
     listed = pd.DataFrame({"path": paths, "label": [*labels[: len(paths) - 2], "one", "other"], "part": ""})
     look = functools.partial(torture_works.look_at_pictures, listed)
     with ProcessPoolExecutor(1, starter) as apart:
-        found, peak = apart.submit(schedule.run_on, set(devices.list_cores()), dict(os.environ), look).result()
+        found, peak = apart.submit(pool.run_on, set(devices.list_cores()), dict(os.environ), look).result()
     assert set(found) <= {*manifest.READABLE, *UNUSABLE}
     counts = {verdict: found.count(verdict) for verdict in sorted(set(found))}
     assert 0 < sum(verdict in manifest.READABLE for verdict in found) < len(found) == len(paths)

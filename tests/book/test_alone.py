@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tlhelpers import settings
-from tlhelpers.book import build
+from tlhelpers.book import toc
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 OURS = ("PYTEST", "PYTHON", "TLHELPERS", "KERAS", "TF_", "MPL", "VIRTUAL_ENV")
@@ -61,7 +61,7 @@ def python(tmp_path_factory):
 def book(tmp_path_factory):
     """A folder that holds the chapters and nothing else of the project."""
     folder = tmp_path_factory.mktemp("chapters")
-    for name in ("_toc.yml", *build.list_chapters()):
+    for name in ("_toc.yml", *toc.list_chapters()):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(settings.PROJECT_FOLDER / name, folder / name)
     return folder
@@ -72,7 +72,7 @@ def test_the_package_of_the_wheel_is_the_one_that_is_imported(python, book):
     assert Path(found).is_relative_to(python.parent.parent)
 
 
-@pytest.mark.parametrize("chapter", build.list_chapters())
+@pytest.mark.parametrize("chapter", toc.list_chapters())
 def test_a_chapter_runs_alone_on_a_fresh_machine(python, book, chapter):
     said = run(python, "-P", "-m", "tlhelpers.book.colab", "check", "--only", Path(chapter).stem, folder=book)
     assert said.endswith("0 chapters failed: none\n")

@@ -17,7 +17,7 @@ from PIL import Image
 from smoke_book import CHAPTERS, PARAMETERS, environment_of
 
 from tlhelpers import profiles, settings
-from tlhelpers.book import build, execution
+from tlhelpers.book import execution, toc
 from tlhelpers.experiments import grids, records
 
 pytestmark = pytest.mark.timeout(3600)  # the first slow test executes every chapter
@@ -140,10 +140,10 @@ def test_every_chapter_runs_without_an_error_or_a_word_on_stderr(executed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", sorted(build.RECORDED_CHAPTERS))
+@pytest.mark.parametrize("study", toc.list_recorded_studies())
 def test_training_chapters_leave_records_on_the_same_test_images(executed, surroundings, study):
     runs = records.load_records(study, folder=surroundings / "runs")
-    expected = [model for models in build.list_recorded(profiles.SMOKE, study).values() for model in models]
+    expected = [model for models in toc.list_recorded(profiles.SMOKE, study).values() for model in models]
     assert sorted(run.model for run in runs) == sorted(expected)
     assert len({tuple(run.test_id) for run in runs}) == 1
     if study == "flowers":

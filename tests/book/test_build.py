@@ -10,7 +10,7 @@ from nbformat import v4
 
 from tlhelpers import devices, files, profiles, settings
 from tlhelpers import weights as weight_files
-from tlhelpers.book import build, cache, execution, schedule, staging
+from tlhelpers.book import build, cache, execution, pool, recording, staging, toc
 from tlhelpers.datasets import sources, studies
 from tlhelpers.experiments import records
 from tlhelpers.synthetic import collection
@@ -64,8 +64,8 @@ def plan(monkeypatch, tmp_path):
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(execution, "execute_chapter", execute)
     monkeypatch.setattr(cache, "mark_chapter", mark)
-    monkeypatch.setattr(schedule, "start_pool", lambda jobs: ThreadPoolExecutor(1))
-    monkeypatch.setattr(schedule, "load_ahead", load_ahead)
+    monkeypatch.setattr(pool, "start_pool", lambda jobs: ThreadPoolExecutor(1))
+    monkeypatch.setattr(pool, "load_ahead", load_ahead)
     monkeypatch.setattr(staging, "stage_source", lambda chapters, executed, repository: None)
     monkeypatch.setattr(staging, "build_site", build_site)
     monkeypatch.setattr(settings, "drop_folders", list)
@@ -82,9 +82,9 @@ def numbers(plan):
 
 def test_book_executes_every_chapter_after_those_it_follows_with_the_chosen_parameters(plan, mirror):
     build.build_book(profile="full", protocol="published", seed=2)
-    assert sorted(numbers(plan)) == [chapter[5:7] for chapter in build.list_chapters()]
+    assert sorted(numbers(plan)) == [chapter[5:7] for chapter in toc.list_chapters()]
     places = {f"book/{name}": place for place, (name, _) in enumerate(plan.executed)}
-    assert all(places[earlier] < places[later] for later, before in schedule.FOLLOWS.items() for earlier in before)
+    assert all(places[earlier] < places[later] for later, before in toc.FOLLOWS.items() for earlier in before)
     assert {tuple(parameters.items()) for _, parameters in plan.executed} == {
         (("PROFILE", "full"), ("PROTOCOL", "published"), ("SEED", 2))
     }
@@ -96,7 +96,7 @@ def test_what_has_not_changed_is_kept(plan, capsys):
     plan.executed.clear()
     build.build_book()
     assert plan.executed == []
-    assert f"0 of {len(build.list_chapters())} chapters to execute" in capsys.readouterr().out
+    assert f"0 of {len(toc.list_chapters())} chapters to execute" in capsys.readouterr().out
 
 
 def test_what_chapters_need_is_loaded_ahead_where_some_were_never_executed(plan):
@@ -104,7 +104,7 @@ def test_what_chapters_need_is_loaded_ahead_where_some_were_never_executed(plan)
     assert plan.loaded == 1
     build.build_book(seed=1)
     assert plan.loaded == 1  # it is not known beforehand that all of them are to be executed
-    staging.staged(build.list_chapters()[0]).unlink()
+    staging.staged(toc.list_chapters()[0]).unlink()
     build.build_book()
     assert plan.loaded == 2
 
@@ -123,7 +123,7 @@ def test_an_edited_chapter_is_executed_with_those_that_follow_it_alone(plan, cap
 def test_other_parameters_execute_the_book_anew(plan):
     build.build_book()
     build.build_book(seed=1)
-    assert len(plan.executed) == 2 * len(build.list_chapters())
+    assert len(plan.executed) == 2 * len(toc.list_chapters())
 
 
 def test_a_build_takes_back_the_site_that_a_killed_one_has_moved_even_if_it_fails_itself(plan):
@@ -142,11 +142,11 @@ def test_a_failing_chapter_stops_those_that_follow_it_and_keeps_the_last_good_si
         build.build_book()
     message = str(failure.value)
     assert message.startswith(
-        f"3 of {len(build.list_chapters())} chapters failed; the others are done, and the last good site stays."
+        f"3 of {len(toc.list_chapters())} chapters failed; the others are done, and the last good site stays."
     )
     assert "12_fashion_from_scratch.ipynb, cell 3: no such petal" in message
     assert "`make book ONLY=12` the first of them" in message
-    assert len(plan.executed) == len(build.list_chapters()) - 3
+    assert len(plan.executed) == len(toc.list_chapters()) - 3
     assert plan.sites == 0
     plan.failing.clear()
     build.build_book()
@@ -194,7 +194,7 @@ def test_book_of_drawings_needs_the_embedded_weights_and_no_archive(plan, monkey
     build.build_book(profile=profile)
     assert (plan.drawn, plan.weights) == (["flowers"], ["mobilenetv2_035.npz"])
     assert {parameters["PROFILE"] for _, parameters in plan.executed} == {profile}
-    assert (len(plan.executed), plan.sites) == (len(build.list_chapters()), 1)
+    assert (len(plan.executed), plan.sites) == (len(toc.list_chapters()), 1)
 
 
 @pytest.mark.parametrize("profile", ["full", "auto"])
@@ -206,7 +206,7 @@ def test_book_of_photographs_needs_the_sources_weights_and_draws_nothing(plan, m
 
 
 def test_only_some_chapters_can_be_executed_anew(plan):
-    for chapter in build.list_chapters():
+    for chapter in toc.list_chapters():
         staged = staging.staged(chapter)
         staged.parent.mkdir(parents=True, exist_ok=True)
         staged.touch()
@@ -284,7 +284,7 @@ def test_command_line_reports_a_fold_that_does_not_exist(plan, capsys):
 
 
 def test_recording_executes_the_training_chapters_of_each_seed(plan, tmp_path):
-    build.make_records(profile="full", protocol="published", seeds=[0, 1], folder=tmp_path)
+    recording.make_records(profile="full", protocol="published", seeds=[0, 1], folder=tmp_path)
     assert [(name[:2], parameters["SEED"]) for name, parameters in plan.executed] == [
         (chapter, seed) for seed in (0, 1) for chapter in TRAINING
     ]
@@ -317,7 +317,7 @@ def test_recording_measures_the_full_profile_unless_told_otherwise(plan, committ
 def test_executed_copies_of_different_recordings_never_overwrite_each_other(plan, tmp_path):
     for profile in ("full", "pocket"):
         for protocol in ("published", "careful"):
-            build.make_records(profile=profile, protocol=protocol, seeds=[0, 1], folder=tmp_path)
+            recording.make_records(profile=profile, protocol=protocol, seeds=[0, 1], folder=tmp_path)
     assert len(plan.destinations) == 2 * 2 * 2 * len(TRAINING)
     assert len(set(plan.destinations)) == 2 * 2 * 2 * len(set(TRAINING))  # one chapter serves two studies
 
@@ -326,15 +326,15 @@ def test_executed_copies_of_different_recordings_never_overwrite_each_other(plan
 def test_recording_skips_what_is_recorded(plan, committed, monkeypatch, profile, backbone):
     recorded = [SimpleNamespace(model=model, seed=0) for model in ("baseline_cnn-scratch", f"{backbone}-last6")]
     monkeypatch.setattr(records, "load_records", lambda *_, **__: recorded)
-    build.make_records(profile=profile, protocol="published", seeds=[0], only=["03", "04", "05"])
+    recording.make_records(profile=profile, protocol="published", seeds=[0], only=["03", "04", "05"])
     assert numbers(plan) == ["04", "05"]
 
 
 @pytest.mark.parametrize(("profile", "backbone"), [("full", "mobilenetv2_100"), ("pocket", "mobilenetv2_035")])
 def test_training_chapters_leave_records_of_the_profiles_backbone(profile, backbone):
     chosen = profiles.choose_profile(profile)
-    listed = build.list_recorded(chosen, "flowers")
-    assert set(listed) <= set(build.list_chapters())
+    listed = toc.list_recorded(chosen, "flowers")
+    assert set(listed) <= set(toc.list_chapters())
     assert list(listed.values()) == [
         ["baseline_cnn-scratch"],
         [f"{backbone}-frozen"],
@@ -342,14 +342,14 @@ def test_training_chapters_leave_records_of_the_profiles_backbone(profile, backb
     ]
 
 
-@pytest.mark.parametrize("study", sorted(build.RECORDED_CHAPTERS))
+@pytest.mark.parametrize("study", toc.list_recorded_studies())
 def test_full_profile_leaves_records_of_every_published_model(study):
-    recorded = {model for models in build.list_recorded(profiles.FULL, study).values() for model in models}
+    recorded = {model for models in toc.list_recorded(profiles.FULL, study).values() for model in models}
     assert set(studies.published_models(study)) <= recorded
 
 
 def test_recording_can_be_limited_to_some_chapters(plan, tmp_path):
-    build.make_records(profile="full", protocol="published", seeds=[0, 1], only=["12"], folder=tmp_path)
+    recording.make_records(profile="full", protocol="published", seeds=[0, 1], only=["12"], folder=tmp_path)
     assert [(name[:2], parameters["SEED"]) for name, parameters in plan.executed] == [("12", 0), ("12", 1)]
     with pytest.raises(ValueError, match=r"beginnings of \['03_baseline_cnn.ipynb', .*Received: \['99'\]"):
-        build.make_records(profile="full", protocol="published", seeds=[0], only=["99"], folder=tmp_path)
+        recording.make_records(profile="full", protocol="published", seeds=[0], only=["99"], folder=tmp_path)

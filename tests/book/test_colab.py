@@ -8,17 +8,17 @@ import pytest
 from nbformat import v4
 
 from tlhelpers import settings
-from tlhelpers.book import build, colab, execution
+from tlhelpers.book import colab, execution, toc
 
 
 def test_a_copy_installs_the_helpers_first_and_is_the_chapter_after_that(tmp_path):
     copies = colab.stamp_chapters("owner/some.name", "v1.0", folder=tmp_path)
-    assert [str(copy.relative_to(tmp_path)) for copy in copies] == build.list_chapters()
+    assert [str(copy.relative_to(tmp_path)) for copy in copies] == toc.list_chapters()
     notebook = nbformat.read(copies[0], as_version=4)
     nbformat.validate(notebook)
     install, *rest = notebook.cells
     assert '"tlhelpers @ git+https://github.com/owner/some.name@v1.0"' in install.source
-    source = nbformat.read(settings.PROJECT_FOLDER / build.list_chapters()[0], as_version=4)
+    source = nbformat.read(settings.PROJECT_FOLDER / toc.list_chapters()[0], as_version=4)
     assert rest == source.cells
 
 
@@ -95,6 +95,6 @@ def test_the_check_takes_some_chapters_alone(tmp_path, monkeypatch, capsys):
 def test_the_command_writes_where_it_says_and_explains_a_wrong_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
     assert colab.main(["stamp", "owner/name"]) == 0
-    assert (tmp_path / "colab" / build.list_chapters()[0]).is_file()
+    assert (tmp_path / "colab" / toc.list_chapters()[0]).is_file()
     assert colab.main(["stamp", "owner"]) == 1
     assert "Stopped: A repository is written owner/name" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from pypdf import PdfReader
 
 import tlhelpers
 from tlhelpers import chapters
-from tlhelpers.book import build, pdf, serving
+from tlhelpers.book import pdf, serving, toc
 
 BROWSER = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -49,7 +49,7 @@ pytestmark = [
 
 
 def list_pages():
-    return [f"{name}.html" for name in build.list_pages()] + ["search.html", "genindex.html"]
+    return [f"{name}.html" for name in toc.list_pages()] + ["search.html", "genindex.html"]
 
 
 @pytest.fixture(scope="session")

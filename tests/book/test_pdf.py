@@ -2,13 +2,13 @@
 
 import pytest
 
-from tlhelpers.book import build, pdf
+from tlhelpers.book import pdf, toc
 
 
 def test_pages_are_those_of_the_table_of_contents_in_its_order():
-    pages = build.list_pages()
+    pages = toc.list_pages()
     assert pages[0] == "book/index"
-    assert [f"{page}.ipynb" for page in pages if f"{page}.ipynb" in build.list_chapters()] == build.list_chapters()
+    assert [f"{page}.ipynb" for page in pages if f"{page}.ipynb" in toc.list_chapters()] == toc.list_chapters()
 
 
 def test_a_page_that_was_not_built_is_named_and_nothing_is_written(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from builders import wait_for
 
 from tlhelpers import devices, settings
-from tlhelpers.book import build, schedule
+from tlhelpers.book import pool, schedule, toc
 
 FOLLOWS = {"roof": ("walls", "door"), "walls": ("ground",)}
 
@@ -23,7 +23,7 @@ FOLLOWS = {"roof": ("walls", "door"), "walls": ("ground",)}
 @pytest.fixture
 def quick(monkeypatch):
     """Threads in place of processes, which begin at once."""
-    monkeypatch.setattr(schedule, "start_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(pool, "start_pool", ThreadPoolExecutor)
 
 
 def note(path, name, fails=False):
@@ -110,9 +110,9 @@ def test_each_piece_has_the_surroundings_of_the_moment_it_begins(tmp_path, monke
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
 def test_a_piece_finds_loaded_what_all_pieces_need():
-    with schedule.start_pool(1) as pool:
-        modules, threads = pool.submit(loaded).result()
-    assert {*schedule.COMMON, "tensorflow"} <= modules
+    with pool.start_pool(1) as processes:
+        modules, threads = processes.submit(loaded).result()
+    assert {*pool.COMMON, "tensorflow"} <= modules
     assert threads == 2  # this one, and the one that waits for the end of the build
 
 
@@ -123,14 +123,14 @@ def rubbish():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
 def test_a_piece_looks_for_rubbish_but_not_in_what_all_pieces_need():
-    with schedule.start_pool(1) as pool:
-        assert pool.submit(rubbish).result() == (True, True)
+    with pool.start_pool(1) as processes:
+        assert processes.submit(rubbish).result() == (True, True)
 
 
 LOADING = """
 import sys
 from tlhelpers import schedule
-schedule.load_ahead()
+pool.load_ahead()
 assert "tensorflow" not in sys.modules
 input()
 """
@@ -221,32 +221,36 @@ def test_nothing_runs_on_when_the_build_is_ended(tmp_path, ending):
 )
 def test_chapters_side_by_side_have_cores_of_their_own(monkeypatch, jobs, shares):
     monkeypatch.setattr(devices, "list_cores", lambda: [0, 1, 2])
-    assert schedule.share_cores(jobs) == shares
+    assert pool.share_cores(jobs) == shares
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no way to choose cores")
 def test_what_a_piece_starts_stays_on_its_cores():
     core = devices.list_cores()[-1]
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as thread:
         command = [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"]
         work = partial(subprocess.check_output, command, text=True)
-        answer = pool.submit(schedule.run_on, {core}, dict(os.environ), work).result()
+        answer = thread.submit(pool.run_on, {core}, dict(os.environ), work).result()
     assert answer.strip() == str({core})
 
 
+def test_the_table_has_a_row_for_each_chapter_in_reading_order():
+    assert [row.path for row in toc.CHAPTERS] == toc.list_chapters()
+
+
 def test_each_chapter_stands_behind_those_it_follows_in_the_book():
-    chapters = build.list_chapters()
-    for chapter, before in schedule.FOLLOWS.items():
+    chapters = toc.list_chapters()
+    for chapter, before in toc.FOLLOWS.items():
         assert all(chapters.index(earlier) < chapters.index(chapter) for earlier in before)
 
 
 def test_a_chapter_that_reads_other_chapters_runs_is_said_to_follow_some():
     reading = ("load_model(", "load_runs(", "load_live_records(", "load_runs_or_records(")
-    training = {chapter for chapters in build.RECORDED_CHAPTERS.values() for chapter in chapters}
-    for chapter in build.list_chapters():
+    training = {row.path for row in toc.CHAPTERS if row.records}
+    for chapter in toc.list_chapters():
         text = (settings.PROJECT_FOLDER / chapter).read_text(encoding="utf-8")
         if any(f"chapter.{name}" in text for name in reading):
-            assert chapter in schedule.FOLLOWS.keys() | training, chapter
+            assert chapter in toc.FOLLOWS.keys() | training, chapter
 
 
 def test_the_estimate_follows_the_pace_of_this_machine():
@@ -273,7 +277,7 @@ def test_a_chapter_takes_what_it_took_last_time(tmp_path):
 
 
 def test_before_the_first_build_the_pocket_chapters_have_recorded_times():
-    assert set(schedule.usual_seconds("pocket", {})) == set(build.list_chapters())
+    assert set(schedule.usual_seconds("pocket", {})) == set(toc.list_chapters())
 
 
 @pytest.mark.parametrize(

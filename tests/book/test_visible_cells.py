@@ -8,7 +8,7 @@ import pytest
 from nbformat import v4
 
 from tlhelpers import settings
-from tlhelpers.book import build
+from tlhelpers.book import toc
 
 OFF_THE_PAGE = {"remove-cell", "remove-input"}  # a folded cell is one click away
 
@@ -64,6 +64,6 @@ def test_a_name_from_a_hidden_cell_is_found_wherever_it_is_used(hidden, visible,
     assert find_uses(make_notebook((hidden, ["hide-cell"]), (visible, []))) == []
 
 
-@pytest.mark.parametrize("chapter", build.list_chapters())
+@pytest.mark.parametrize("chapter", toc.list_chapters())
 def test_no_cell_on_the_page_uses_a_name_that_only_a_hidden_one_defines(chapter):
     assert find_uses(nbformat.read(settings.PROJECT_FOLDER / chapter, as_version=4)) == []

@@ -7,11 +7,11 @@ from functools import cache
 import pytest
 
 from tlhelpers import settings, weights
-from tlhelpers.book import build
+from tlhelpers.book import toc
 from tlhelpers.results import backing, claims
 
 LISTED = backing.load_backing()
-PAGES = [*(chapter.removeprefix("book/") for chapter in build.list_chapters()), "cheat_sheet.md"]
+PAGES = [*(chapter.removeprefix("book/") for chapter in toc.list_chapters()), "cheat_sheet.md"]
 CLAIMS = sorted({name for one in LISTED if isinstance(one.backing, dict) for name in one.backing})
 
 decide = cache(backing.decide)  # many sentences share a claim, which takes a second

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tlhelpers import settings
 from tlhelpers.results import benchmarks
 
 
@@ -132,7 +133,7 @@ def make_bench(tmp_path):
         }
         command = ["make", "bench", *(f"{name}={value}" for name, value in variables.items())]
         own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # nothing of xdist
-        root = Path(__file__).parents[1]
+        root = settings.PROJECT_FOLDER
         return subprocess.run(command, cwd=root, env=own, capture_output=True, text=True, check=False)
 
     return run

@@ -6,74 +6,13 @@ python -m tlhelpers.book.build records --profile full --protocol published --see
 
 import argparse
 import functools
-import itertools
 import os
 import sys
 from pathlib import Path
 
-import yaml
-
 from tlhelpers import files, profiles, settings, terminal, weights
-from tlhelpers.book import cache, editions, execution, schedule, staging
+from tlhelpers.book import cache, editions, execution, pool, recording, schedule, staging, toc
 from tlhelpers.datasets import sources, splits, studies
-from tlhelpers.experiments import records
-
-# By study: the chapters that train, and the records each leaves for one protocol and seed.
-RECORDED_CHAPTERS = {
-    "flowers": {
-        "book/03_baseline_cnn.ipynb": ["baseline_cnn-scratch"],
-        "book/04_frozen_backbone.ipynb": ["{backbone}-frozen"],
-        "book/05_fine_tuning.ipynb": ["{backbone}-{fine_tuned}", "{backbone}-{fine_tuned}_bn_updating"],
-    },
-    "fashion_mnist": {
-        "book/12_fashion_from_scratch.ipynb": ["small_cnn-scratch"],
-        "book/13_fashion_strategies.ipynb": [
-            "small_cnn-random_full",
-            "small_cnn-random_partial",
-            "small_cnn-random_frozen",
-        ],
-    },
-    "cats_dogs": {"book/14_cats_vs_dogs.ipynb": ["{backbone}-overfitted", "{backbone}-rescued"]},
-    "deepweeds": {
-        "book/15_deepweeds.ipynb": ["{backbone}-frozen", "{backbone}-partial", "{backbone}-full"],
-    },
-    "fer2013": {
-        "book/16_fer2013.ipynb": ["{backbone}-frozen", "{backbone}-partial", "{backbone}-full"],
-    },
-    "fashion_half": {
-        "book/13_fashion_strategies.ipynb": [
-            "small_cnn-scratch",
-            "small_cnn-frozen",
-            "small_cnn-partial",
-            "small_cnn-full",
-        ],
-    },
-}
-
-
-def list_pages(folder=settings.PROJECT_FOLDER):
-    """The pages of the table of contents, in reading order.
-
-    Args:
-        folder: Path. The project's root.
-
-    Returns:
-        list of str. Paths relative to `folder`, without suffix.
-    """
-    toc = yaml.safe_load((Path(folder) / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(chapter["file"] for part in toc.get("parts", []) for chapter in part["chapters"])]
-
-
-def list_chapters(folder=settings.PROJECT_FOLDER):
-    """The notebooks of the table of contents, in reading order.
-
-    Args:
-        folder: Path. The project's root.
-
-    Returns:
-        list of str. Paths relative to `folder`.
-    """
-    return [f"{name}.ipynb" for name in list_pages(folder) if (Path(folder) / f"{name}.ipynb").is_file()]
 
 
 def build_book(
@@ -116,9 +55,9 @@ def build_book(
     jobs = schedule.choose_jobs(jobs)
     if repository:
         staging.check_repository(repository)
-    chapters = list_chapters()
+    chapters = toc.list_chapters()
     if not all(staging.staged(chapter).is_file() for chapter in chapters):
-        schedule.load_ahead()
+        pool.load_ahead()
     if not chosen.drawn:
         print("Looking for photographs; those that are found for the first time are all read: minutes", flush=True)
     parameters = {"PROFILE": profile, "PROTOCOL": protocol, "SEED": seed}
@@ -155,7 +94,7 @@ def mark_chapters(chapters, parameters, *, drawn):
     """What each chapter depends on now: a dict from chapter to its mark, see `cache.mark_chapter`."""
     marks = {}
     for chapter in chapters:  # reading order: those that a chapter follows stand before it
-        follows = [marks[name] for name in schedule.FOLLOWS.get(chapter, ())]
+        follows = [marks[name] for name in toc.FOLLOWS.get(chapter, ())]
         marks[chapter] = cache.mark_chapter(chapter, parameters, drawn=drawn, follows=follows)
     return marks
 
@@ -176,7 +115,7 @@ def list_changes(chapters, marks, only=None, *, strict=False):
         ChapterError: when some are asked for while others were never executed.
     """
     if only:
-        selected = _select(chapters, only)
+        selected = toc.select(chapters, only)
         missing = [name for name in chapters if name not in selected and not staging.staged(name).is_file()]
         if missing:
             raise execution.ChapterError(
@@ -236,11 +175,11 @@ def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit, s
             parameters,
             marks={cache.MARK: marks[chapter], schedule.PROFILE: profile},
             time_limit=time_limit,
-            copied=schedule.copies_are_safe(),
+            copied=pool.copies_are_safe(),
         )
         for chapter in changes
     }
-    return schedule.run_all(works, schedule.FOLLOWS, jobs=jobs, seconds=seconds)
+    return schedule.run_all(works, toc.FOLLOWS, jobs=jobs, seconds=seconds)
 
 
 def describe_failures(failures, planned):
@@ -263,63 +202,6 @@ def describe_failures(failures, planned):
     )
 
 
-def list_recorded(profile, study):
-    """The records that each training chapter of a study leaves under a profile.
-
-    Args:
-        profile: Profile.
-        study: str. A key of `RECORDED_CHAPTERS`.
-
-    Returns:
-        dict from chapter to a list of `<network>-<strategy>`.
-    """
-    names = {
-        "backbone": profile.backbone or studies.get_study(study).backbone,
-        "fine_tuned": profile.fine_tuned,
-    }
-    chapters = RECORDED_CHAPTERS[study].items()
-    return {chapter: [model.format(**names) for model in models] for chapter, models in chapters}
-
-
-def make_records(*, profile, protocol, seeds, only=None, folder=None):
-    """Records the studies' models by executing the chapters that train them.
-
-    A protocol and seed whose records are complete is skipped, so that a killed run can be started again.
-
-    Args:
-        profile: str. A profile's name.
-        protocol: str. `"published"` or `"careful"`.
-        seeds: list of int.
-        only: list of str or None. Beginnings of the names of the chapters to execute; None means all.
-        folder: Path or None. None means the committed records of that profile.
-    """
-    chosen = profiles.choose_profile(profile)
-    committed = settings.pocket_folder() / "records" if chosen.drawn else settings.records_folder()
-    folder = Path(folder or committed)
-    os.environ["TLHELPERS_RUNS"] = str(folder)
-    os.environ["TLHELPERS_RECORDING"] = "1"  # the whole budget, on whatever hardware
-    planned = {
-        (study, chapter): models
-        for study in RECORDED_CHAPTERS
-        for chapter, models in list_recorded(chosen, study).items()
-    }
-    chapters = _select([chapter for _, chapter in planned], only)
-    for seed, ((study, chapter), models) in itertools.product(seeds, planned.items()):
-        if chapter in chapters:
-            splits.check_protocol(protocol, seed)
-            found = records.load_records(study, folder=folder, protocol=protocol)
-            if {record.model for record in found if record.seed == seed} >= set(models):
-                print(f"{chapter}, {protocol}, seed {seed}: recorded before")
-                continue
-            executed = (
-                settings.build_folder() / "recording" / chosen.name / protocol / f"seed-{seed}" / Path(chapter).name
-            )
-            parameters = {"PROFILE": chosen.name, "PROTOCOL": protocol, "SEED": seed}
-            source = settings.PROJECT_FOLDER / chapter
-            seconds = execution.execute_chapter(source, executed, parameters, time_limit=None)  # it can be resumed
-            print(f"{chapter}, {protocol}, seed {seed}: {seconds:.0f} s", flush=True)
-
-
 def main(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tlhelpers.book.build", description=__doc__.splitlines()[0])
@@ -339,11 +221,11 @@ def main(arguments=None):
     )
     book.add_argument("--strict", action="store_true", help="fail where images or weights of a chapter are missing")
     book.add_argument("--repository", help="owner/name on GitHub, for links to notebook services")
-    recording = commands.add_parser("records", help="train the recorded runs")
-    recording.add_argument("--profile", default="full", choices=["full", "pocket"])
-    recording.add_argument("--protocol", default="published", choices=splits.PROTOCOLS)
-    recording.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    recording.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
+    records = commands.add_parser("records", help="train the recorded runs")
+    records.add_argument("--profile", default="full", choices=["full", "pocket"])
+    records.add_argument("--protocol", default="published", choices=splits.PROTOCOLS)
+    records.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    records.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 05")
     options = vars(parser.parse_args(arguments))
     os.environ["TLHELPERS_QUIET"] = "1"
     try:
@@ -352,20 +234,11 @@ def main(arguments=None):
             with files.only_one(settings.build_folder() / "lock", "Another build is at work in the same folder"):
                 print(f"The site: {build_book(**options)}")
         else:
-            make_records(**options)
+            recording.make_records(**options)
     except (execution.ChapterError, OSError, ValueError) as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _select(chapters, only):
-    if not only:
-        return chapters
-    selected = [chapter for chapter in chapters if Path(chapter).name.startswith(tuple(only))]
-    if not selected:
-        raise ValueError(f"--only takes beginnings of {[Path(c).name for c in chapters]}. Received: {only}")
-    return selected
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import nbformat
 from nbformat import v4
 
 from tlhelpers import files, settings
-from tlhelpers.book import build, execution, staging
+from tlhelpers.book import execution, staging, toc
 from tlhelpers.datasets import sources
 
 REFERENCE = re.compile(r"[A-Za-z0-9._/-]+")
@@ -48,7 +48,7 @@ def stamp_chapters(repository, reference="main", *, folder=None):
     folder = Path(folder or settings.build_folder() / "colab")
     source = INSTALL.format(repository=repository, reference=reference).rstrip()
     copies = []
-    for chapter in build.list_chapters():
+    for chapter in toc.list_chapters():
         notebook = nbformat.read(settings.PROJECT_FOLDER / chapter, as_version=4)
         notebook.cells.insert(0, v4.new_code_cell(source, id="install"))
         copies.append(folder / chapter)
@@ -70,7 +70,7 @@ def check_chapters(folder, only=None):
         ValueError: when no chapter's name begins so.
     """
     failures = {}
-    for chapter in build._select(build.list_chapters(folder), only):
+    for chapter in toc.select(toc.list_chapters(folder), only):
         with fresh_machine() as scratch:
             try:
                 executed = scratch / "executed" / Path(chapter).name

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tlhelpers import files, settings
-from tlhelpers.book import build, serving, staging
+from tlhelpers.book import serving, staging, toc
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "transfer-learning-in-cnns.pdf"
@@ -70,7 +70,7 @@ def main():
     """The command line."""
     folder = settings.build_folder()
     try:
-        sheets = print_book(folder / staging.SITE, folder / NAME, build.list_pages())
+        sheets = print_book(folder / staging.SITE, folder / NAME, toc.list_pages())
     except FileNotFoundError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,5 @@
 """Imported once by the process that those of a build are copied from: what all of them need is loaded with it."""
 
-from tlhelpers.book import schedule
+from tlhelpers.book import pool
 
-schedule.preload()
+pool.preload()

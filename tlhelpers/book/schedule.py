@@ -1,42 +1,15 @@
 """In which order chapters are executed, which of them side by side, and what is said about it meanwhile."""
 
-import contextlib
-import gc
 import graphlib
-import importlib
-import json
-import multiprocessing
 import os
-import sys
-import threading
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from multiprocessing import forkserver, resource_tracker
+from concurrent.futures import FIRST_COMPLETED, wait
 
 import psutil
-import threadpoolctl
 
-from tlhelpers import devices, settings, terminal
+from tlhelpers import devices
+from tlhelpers.book import pool, toc
 
-# Chapters that read what others have left in the same build.
-_FLOWER_MODELS = ("book/03_baseline_cnn.ipynb", "book/04_frozen_backbone.ipynb", "book/05_fine_tuning.ipynb")
-FOLLOWS = {
-    "book/06_comparison.ipynb": _FLOWER_MODELS,
-    "book/07_looking_inside.ipynb": _FLOWER_MODELS,
-    "book/13_fashion_strategies.ipynb": ("book/12_fashion_from_scratch.ipynb",),
-    "book/17_synthesis.ipynb": (
-        *_FLOWER_MODELS,
-        "book/12_fashion_from_scratch.ipynb",
-        "book/13_fashion_strategies.ipynb",
-        "book/14_cats_vs_dogs.ipynb",
-        "book/15_deepweeds.ipynb",
-        "book/16_fer2013.ipynb",
-    ),
-    "book/18_in_the_browser.ipynb": _FLOWER_MODELS,
-}
 MOST_JOBS, MEMORY_OF_A_CHAPTER = 4, 4 << 30  # bytes
-# What executing a chapter needs, and what every chapter loads. It takes ten seconds, once for all of them.
-COMMON = ("tlhelpers.book.execution", "ipykernel.kernelapp", "tlhelpers.chapters")
-TYPICAL = "seconds.json"
 PROFILE = "tlhelpers_profile"  # where an executed copy's metadata say what it was executed under
 
 
@@ -61,8 +34,8 @@ def run_all(works, follows, *, jobs, seconds):
     sorter.prepare()
     failures, ready, running, estimate = {}, [], {}, Estimate(works, seconds, jobs)
     farthest = times_to_the_end(graph, estimate.usual)
-    shares = share_cores(jobs)
-    with start_pool(jobs) as pool, ended_together():
+    shares = pool.share_cores(jobs)
+    with pool.start_pool(jobs) as processes, pool.ended_together():
         while sorter.is_active():
             ready = sorted([*ready, *sorter.get_ready()], key=farthest.get, reverse=True)
             if not ready and not running:
@@ -71,7 +44,7 @@ def run_all(works, follows, *, jobs, seconds):
                 name = ready.pop(0)
                 print(f"{name}: started", flush=True)
                 share = shares.pop()
-                running[pool.submit(run_on, share, dict(os.environ), works[name])] = name, share
+                running[processes.submit(pool.run_on, share, dict(os.environ), works[name])] = name, share
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name, share = running.pop(future)
                 shares.append(share)
@@ -102,123 +75,6 @@ def times_to_the_end(graph, usual):
         for earlier in graph[name]:
             times[earlier] = max(times[earlier], times[name])
     return times
-
-
-def start_pool(jobs):
-    """Processes that run one piece of work each: what one leaves behind in memory never reaches the next.
-
-    Where that is safe, they are copies of one that has loaded what all of them need.
-    """
-    context = multiprocessing.get_context("forkserver" if copies_are_safe() else "spawn")
-    options = {"initializer": begin_process, "initargs": (_prepare_copies(),), "max_tasks_per_child": 1}
-    return ProcessPoolExecutor(jobs, mp_context=context, **options)
-
-
-def load_ahead():
-    """Lets the process that others are copied from load while this one goes on, where copies are safe."""
-    if copies_are_safe():
-        _prepare_copies()
-        forkserver.ensure_running()
-
-
-def _prepare_copies():
-    """Says what is loaded before a process is copied; returns the Path of the file that takes its messages."""
-    multiprocessing.set_forkserver_preload(["tlhelpers.book.preload"])
-    messages = settings.messages_file()
-    messages.parent.mkdir(parents=True, exist_ok=True)
-    messages.write_text("", encoding="utf-8")
-    with terminal.stderr_aside(messages):  # it speaks when all is over, of what copied processes have left
-        resource_tracker.ensure_running()
-    return messages
-
-
-def copies_are_safe():
-    """Whether a process that has loaded TensorFlow can be copied: on Linux alone, and not where it finds a GPU."""
-    return sys.platform == "linux" and not devices.list_gpus()
-
-
-def begin_process(messages):
-    """Prepares a process of the pool: it ends with its parent, and what it starts leaves the terminal to the build.
-
-    Args:
-        messages: Path. The file that takes what a kernel, or whatever else the process starts, writes to stderr.
-    """
-    end_with_parent()
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's own, such as progress bars, stays
-    terminal.send_stderr_to(messages)
-
-
-def preload():
-    """Loads what is common to all pieces of work, without a word of it on the terminal.
-
-    Python then leaves it out when it looks for rubbish: it stays as long as a process does.
-    """
-    gc.disable()
-    try:
-        with terminal.stderr_aside(settings.messages_file()):
-            for name in COMMON:
-                importlib.import_module(name)
-        gc.freeze()
-    finally:
-        gc.enable()
-
-
-@contextlib.contextmanager
-def ended_together():
-    """Ends all processes that this one has started when the block is left by an error or an interruption."""
-    try:
-        yield
-    except BaseException:
-        end_children()
-        raise
-
-
-def end_with_parent():
-    """Lets this process, and what it has started, end as soon as the one that has started it is gone."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        end_children()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def end_children():
-    """Ends all processes that this one has started, and those that they have started."""
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def share_cores(jobs):
-    """The cores of this machine in as many parts as jobs: a list of sets of int.
-
-    Programs that compute take every core they see. Two of them on the same cores wait for each other.
-    """
-    cores = devices.list_cores()
-    return [set(cores[job::jobs]) or set(cores) for job in range(jobs)]
-
-
-def run_on(cores, surroundings, work):
-    """Runs a piece of work, and all that it starts, on some cores alone where the system has a way to say so.
-
-    Args:
-        cores: set of int.
-        surroundings: dict. The environment variables of the process that shares out the work: a copied process has
-            those of the day it was copied from.
-        work: callable without arguments.
-
-    Returns:
-        What the work returns.
-    """
-    for name in set(os.environ) - set(surroundings):
-        del os.environ[name]
-    os.environ.update(surroundings)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-        threadpoolctl.threadpool_limits(len(cores))  # what is loaded already has counted all cores
-    return work()
 
 
 class Estimate:
@@ -285,7 +141,7 @@ def choose_jobs(jobs=None):
 
 
 def usual_seconds(profile, earlier):
-    """How long chapters usually take: their last run under this profile, or else what is committed for two cores.
+    """How long chapters usually take: their last run under this profile, or else what `toc` says for two cores.
 
     Args:
         profile: str. The profile's name.
@@ -294,11 +150,7 @@ def usual_seconds(profile, earlier):
     Returns:
         dict from a chapter to float.
     """
-    known = {}
-    if not devices.list_gpus():
-        with contextlib.suppress(FileNotFoundError):
-            known = json.loads((settings.data_folder() / TYPICAL).read_text(encoding="utf-8"))["seconds"]
-            known = known.get(profile, {})
+    known = {} if devices.list_gpus() else toc.usual_seconds(profile)
     same = {chapter: metadata for chapter, metadata in earlier.items() if metadata.get(PROFILE) == profile}
     durations = {chapter: metadata.get("papermill", {}).get("duration") for chapter, metadata in same.items()}
     return known | {chapter: duration for chapter, duration in durations.items() if duration}

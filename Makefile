@@ -92,11 +92,10 @@ pocket: $(READY) ## train the embedded backbone from scratch (half an hour on tw
 colab: $(READY) ## copies of the chapters that install the helpers first (REPO=owner/name, REF)
 	$(BIN)/python -m tlhelpers.book.colab stamp "$(REPO)" $(if $(REF),--ref $(REF))
 
-colab-check: ## execute each chapter alone, smallest budget, with the versions that Colab brings
+colab-check: $(READY) ## execute each chapter alone, smallest budget, with the versions that Colab brings
 	$(PYTHON) -m venv --clear $(COLAB)
-	$(COLAB)/bin/python -m pip install --quiet --constraint .ci/colab.txt . ipykernel ipywidgets nbformat papermill
-	$(COLAB)/bin/python -m ipykernel install --sys-prefix --name python3 >/dev/null
-	TLHELPERS_QUIET=1 $(COLAB)/bin/python -P -m tlhelpers.book.colab check
+	$(COLAB)/bin/python -m pip install --quiet --constraint .ci/colab.txt . ipykernel ipywidgets
+	TLHELPERS_QUIET=1 $(BIN)/python -m tlhelpers.book.colab check --python $(COLAB)/bin/python
 
 clean: ## remove what was built
 	rm -rf _build .pytest_cache .ruff_cache book/.ruff_cache

@@ -57,22 +57,18 @@ def python(tmp_path_factory):
     return python
 
 
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    """A folder that holds the chapters and nothing else of the project."""
-    folder = tmp_path_factory.mktemp("chapters")
-    for name in ("_toc.yml", *toc.list_chapters()):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(settings.PROJECT_FOLDER / name, folder / name)
-    return folder
-
-
-def test_the_package_of_the_wheel_is_the_one_that_is_imported(python, book):
-    found = run(python, "-P", "-c", "import tlhelpers; print(tlhelpers.__file__)", folder=book).strip()
+def test_the_package_of_the_wheel_is_the_one_that_is_imported(python, tmp_path):
+    found = run(python, "-P", "-c", "import tlhelpers; print(tlhelpers.__file__)", folder=tmp_path).strip()
     assert Path(found).is_relative_to(python.parent.parent)
 
 
+def test_what_builds_the_book_stays_out_of_the_wheel(python, tmp_path):
+    code = "import importlib.util; print(importlib.util.find_spec('tlhelpers.book'))"
+    assert run(python, "-P", "-c", code, folder=tmp_path) == "None\n"
+
+
 @pytest.mark.parametrize("chapter", toc.list_chapters())
-def test_a_chapter_runs_alone_on_a_fresh_machine(python, book, chapter):
-    said = run(python, "-P", "-m", "tlhelpers.book.colab", "check", "--only", Path(chapter).stem, folder=book)
+def test_a_chapter_runs_alone_on_a_fresh_machine(python, tmp_path, chapter):
+    command = ["-m", "tlhelpers.book.colab", "check", "--python", python, "--only", Path(chapter).stem]
+    said = run(sys.executable, *command, folder=tmp_path)
     assert said.endswith("0 chapters failed: none\n")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 
 import nbformat
 import pytest
@@ -58,9 +59,9 @@ def write_project(folder, **sources):
 def test_the_check_goes_on_after_a_failure_and_names_it(tmp_path, monkeypatch, capsys):
     works = "from pathlib import Path\nassert PROFILE == 'smoke' and not Path('_toc.yml').exists()"
     write_project(tmp_path, first="raise KeyError('petal')", second=works)
-    assert list(colab.check_chapters(tmp_path)) == ["first.ipynb"]
-    monkeypatch.chdir(tmp_path)
-    assert colab.main(["check"]) == 1
+    assert list(colab.check_chapters(sys.executable, folder=tmp_path)) == ["first.ipynb"]
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", tmp_path)
+    assert colab.main(["check", "--python", sys.executable]) == 1
     said = capsys.readouterr().out
     assert "KeyError: 'petal'" in said
     assert "second.ipynb" in said
@@ -78,17 +79,25 @@ Path("left").touch()
 for folder in (settings.home_folder(), settings.runs_folder("smoke")): folder.mkdir(parents=True)"""
     write_project(tmp_path, first=looks_around, second=looks_around)
     before = dict(os.environ)
-    assert colab.check_chapters(tmp_path) == {}
+    assert colab.check_chapters(sys.executable, folder=tmp_path) == {}
     assert dict(os.environ) == before
     assert not (tmp_path / "runs").exists()
 
 
+def test_another_environment_executes_the_chapters(tmp_path):
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nIN_THE_OTHER=yes exec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    write_project(tmp_path, first="import os\nassert os.environ['IN_THE_OTHER'] == 'yes'")
+    assert colab.check_chapters(other, folder=tmp_path) == {}
+
+
 def test_the_check_takes_some_chapters_alone(tmp_path, monkeypatch, capsys):
     write_project(tmp_path, first="1", second="2")
-    monkeypatch.chdir(tmp_path)
-    assert colab.main(["check", "--only", "sec"]) == 0
+    monkeypatch.setattr(settings, "PROJECT_FOLDER", tmp_path)
+    assert colab.main(["check", "--python", sys.executable, "--only", "sec"]) == 0
     assert "first.ipynb" not in capsys.readouterr().out
-    assert colab.main(["check", "--only", "third"]) == 1
+    assert colab.main(["check", "--python", sys.executable, "--only", "third"]) == 1
     assert "Received: ['third']" in capsys.readouterr().err
 
 

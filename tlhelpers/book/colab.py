@@ -1,7 +1,7 @@
 """Chapters for notebook services: copies that install the helpers first, and a check with such a service's versions.
 
 python -m tlhelpers.book.colab stamp OWNER/NAME --ref main
-python -m tlhelpers.book.colab check --only 07 18
+python -m tlhelpers.book.colab check --python ENVIRONMENT/bin/python --only 07 18
 """
 
 import argparse
@@ -56,12 +56,13 @@ def stamp_chapters(repository, reference="main", *, folder=None):
     return copies
 
 
-def check_chapters(folder, only=None):
+def check_chapters(python, only=None, *, folder=None):
     """Executes chapters with the smallest budget as a service does: each alone, on a machine that knows no other.
 
     Args:
-        folder: Path. The project's root, from which the chapters are read.
+        python: Path. The Python of an environment as that service has it, with the wheel installed.
         only: list of str or None. Beginnings of chapter names, such as `["07"]`; None means all.
+        folder: Path or None. The project's root, from which the chapters are read; None means this checkout.
 
     Returns:
         dict from a chapter that failed to the reason, str.
@@ -69,14 +70,16 @@ def check_chapters(folder, only=None):
     Raises:
         ValueError: when no chapter's name begins so.
     """
-    failures = {}
+    folder, failures = Path(folder or settings.PROJECT_FOLDER), {}
     for chapter in toc.select(toc.list_chapters(folder), only):
         with fresh_machine() as scratch:
             try:
                 executed = scratch / "executed" / Path(chapter).name
                 work = scratch / "work"
                 work.mkdir()
-                seconds = execution.execute_chapter(Path(folder) / chapter, executed, CHECK_PARAMETERS, folder=work)
+                source = folder / chapter
+                options = {"folder": work, "python": python}
+                seconds = execution.execute_chapter(source, executed, CHECK_PARAMETERS, **options)
                 print(f"{chapter}: {seconds:.0f} s", flush=True)
             except (execution.ChapterError, sources.MissingDataError) as error:
                 failures[chapter] = str(error)
@@ -88,12 +91,12 @@ def check_chapters(folder, only=None):
 def fresh_machine():
     """Yields a folder, a Path, of which the cache and the build are part while the block runs; then it is gone.
 
-    Of the book's own settings none is left but where archives and weights may be had.
+    Of the book's own settings none is left but where archives and weights may be had, and no path to the checkout.
     """
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as scratch:
         for name in before:
-            if name.startswith("TLHELPERS_") and name not in KEPT:
+            if name.startswith(("TLHELPERS_", "PYTHON")) and name not in KEPT:
                 del os.environ[name]
         os.environ |= {f"TLHELPERS_{name}": str(Path(scratch, name.lower())) for name in ("HOME", "BUILD")}
         try:
@@ -110,12 +113,13 @@ def main(arguments=None):
     stamp = commands.add_parser("stamp", help="write copies that install the helpers")
     stamp.add_argument("repository", help="owner/name on GitHub")
     stamp.add_argument("--ref", default="main", help="branch, tag or commit to install from")
-    check = commands.add_parser("check", help="execute each chapter below this folder alone, with the smallest budget")
+    check = commands.add_parser("check", help="execute each chapter alone, smallest budget, in an environment")
+    check.add_argument("--python", type=Path, required=True, help="the Python of that environment")
     check.add_argument("--only", nargs="*", help="beginnings of chapter names, such as 07")
     options = parser.parse_args(arguments)
     try:
         if options.command == "check":
-            failures = check_chapters(Path.cwd(), options.only)
+            failures = check_chapters(options.python, options.only)
             print(f"{len(failures)} chapters failed: {', '.join(failures) or 'none'}")
             return 1 if failures else 0
         copies = stamp_chapters(options.repository, options.ref)

@@ -66,6 +66,7 @@ def execute_chapter(
     marks=None,
     time_limit=TIME_LIMIT_SECONDS,
     copied=False,
+    python=None,
 ):
     """Executes one notebook in a kernel of its own.
 
@@ -77,6 +78,7 @@ def execute_chapter(
         marks: dict or None. What the copy's metadata are to hold beside the run's own, such as `cache.MARK`.
         time_limit: float or None. Seconds after which a cell is stopped and the chapter fails; None means never.
         copied: bool. Whether the kernel begins as a copy of this process, see `kernels.copying_manager`.
+        python: Path or None. The Python whose kernel executes it, which has ipykernel; None means this one.
 
     Returns:
         float. Wall-clock seconds.
@@ -91,7 +93,7 @@ def execute_chapter(
     if unknown:
         raise ChapterError(f"{source.name} has the parameters {sorted(known)}. Received: {unknown}")
     started = time.perf_counter()
-    copy = kernels.copying_manager() if copied else contextlib.nullcontext(kernels.KernelManager)
+    copy = kernels.copying_manager() if copied else contextlib.nullcontext(kernels.manager_of(python))
     with copy as manager, kernels.environment(), files.atomic_file(destination) as temporary:
         try:
             with execution_report.watch_memory() as memory:

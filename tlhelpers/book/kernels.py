@@ -19,10 +19,17 @@ BACKEND = "MPLBACKEND"  # the environment variable by which a kernel tells matpl
 class KernelManager(AsyncKernelManager):
     """Starts kernels of the Python that runs this, whatever else on this machine is called `python3`."""
 
+    python = sys.executable
+
     @property
     def kernel_spec(self):
         """The command of such a kernel."""
-        return KernelSpec(argv=make_ipkernel_cmd(), display_name="Python 3", language="python")
+        return KernelSpec(argv=make_ipkernel_cmd(executable=self.python), display_name="Python 3", language="python")
+
+
+def manager_of(python):
+    """The class of managers that start kernels of another Python, a Path; None means of this one."""
+    return KernelManager if python is None else type("OtherKernelManager", (KernelManager,), {"python": str(python)})
 
 
 @contextlib.contextmanager

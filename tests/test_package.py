@@ -106,3 +106,25 @@ def test_the_package_reads_no_file_of_the_data_that_stays_at_home():
     assert [name for name in sorted(read) if not (settings.data_folder() / name).exists()] == []
     brought = {path.relative_to(settings.data_folder()).parts[0] for path in settings.committed_files()}
     assert read <= brought
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_a_page_of_the_repository_leads_to_files_that_are_there(page):
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    places = [place.partition("#")[0] for place in re.findall(r"\]\(([^)]+)\)", text) if "://" not in place]
+    assert places
+    assert [place for place in places if not (PROJECT / place).is_file()] == []
+
+
+def test_the_readme_is_short_enough_to_be_read_to_its_end():
+    assert len((PROJECT / "README.md").read_text(encoding="utf-8").split()) <= 450
+
+
+def test_every_target_of_make_that_a_page_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = "\n".join(
+        (PROJECT / page).read_text(encoding="utf-8") for page in ("README.md", "CONTRIBUTING.md", "book/building.md")
+    )
+    asked = set(re.findall(r"\bmake ([a-z-]+)", pages))
+    assert {"book", "test", "serve"} <= asked
+    assert asked <= targets

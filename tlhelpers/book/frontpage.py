@@ -1,10 +1,13 @@
-"""The front page's figure: what the recorded models of the flower study reach, drawn when the site is laid out."""
+"""The front page's figure: what the recorded models of the flower study reach, drawn when the site is laid out.
+
+`python -m tlhelpers.book.frontpage` draws it for the README.
+"""
 
 import io
 
 import matplotlib.pyplot as plt
 
-from tlhelpers import files
+from tlhelpers import files, settings
 from tlhelpers.experiments import records
 from tlhelpers.figures import plotting
 from tlhelpers.results import tables
@@ -28,15 +31,24 @@ def write_result(folder, *, recorded=None):
         folder: Path. Where the front page lies.
         recorded: Path or None. The recorded runs; None means the committed ones.
     """
-    runs = [run for run in records.load_records("flowers", protocol="careful", folder=recorded) if run.model in MODELS]
-    pooled = tables.summarise_pooled(runs).droplevel("protocol")
-    pooled = pooled.loc[[model for model in MODELS if model in pooled.index]].rename(index=MODELS)
-    points = pooled.reset_index().assign(source="photographs, with 95 % intervals")
-    files.write_text(folder / DRAWING, _draw(points))
+    pooled = _pool(recorded)
+    files.write_text(folder / DRAWING, _draw(pooled))
     files.write_text(folder / TEXT, _describe(pooled))
 
 
-def _draw(points):
+def main():
+    """Draws the figure of the README."""
+    files.write_text(settings.PROJECT_FOLDER / "book" / "_static" / DRAWING, _draw(_pool()))
+
+
+def _pool(recorded=None):
+    runs = [run for run in records.load_records("flowers", protocol="careful", folder=recorded) if run.model in MODELS]
+    pooled = tables.summarise_pooled(runs).droplevel("protocol")
+    return pooled.loc[[model for model in MODELS if model in pooled.index]].rename(index=MODELS)
+
+
+def _draw(pooled):
+    points = pooled.reset_index().assign(source="photographs, with 95 % intervals")
     plotting.use_book_style()
     stream = io.StringIO()
     with plt.rc_context(FIXED):
@@ -56,3 +68,7 @@ def _describe(pooled):
     )
     alternative = f"Test accuracy on photographs of flowers: {numbers}."
     return f"```{{figure}} {DRAWING}\n:name: fig-result\n:alt: {alternative}\n\n{caption}\n```\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -280,7 +280,7 @@ def test_skipped_epochs_leave_batches_where_read_ones_do():
 def test_features_shared_out_over_processes_are_those_of_this_one(network, table, monkeypatch):
     monkeypatch.setattr(features, "PART_IMAGES", 4)
     monkeypatch.setattr(features, "EXTRACTION_BATCH", 4)
-    found = features.extract_elsewhere(network, table, SIDE, jobs=2)
+    found = features.extract_features_parallel(network, table, SIDE, jobs=2)
     np.testing.assert_allclose(found, features.extract_features(network, table, SIDE)[0], rtol=1e-5)
 
 
@@ -298,7 +298,7 @@ def test_a_worker_killed_half_way_changes_no_feature(network, table, tmp_path, m
         killed = []
         killer = threading.Thread(target=kill_when_some_are_done, args=(victim, killed))
         killer.start()
-        found = features.extract_elsewhere(network, table, SIDE, cluster=cluster.scheduler_address)
+        found = features.extract_features_parallel(network, table, SIDE, cluster=cluster.scheduler_address)
         killer.join()
     assert killed == [victim]
     np.testing.assert_allclose(found, expected, rtol=1e-5)

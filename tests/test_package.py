@@ -1,5 +1,6 @@
 """The package's front door: every listed name resolves, and importing it costs next to nothing."""
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -58,6 +59,20 @@ def test_importing_the_package_takes_less_than_a_second():
 def test_a_build_that_has_nothing_to_do_never_waits_for_tensorflow():
     code = "import tlhelpers.book.build\nprint(json.dumps('tensorflow' in sys.modules))"
     assert run_in_a_new_process(code) is False
+
+
+@pytest.mark.parametrize("old", tl.RENAMED)
+def test_a_name_of_the_first_edition_leads_to_its_new_one(old):
+    with pytest.raises(AttributeError, match=rf"`tl.{old}` is `tl.{tl.RENAMED[old]}` now"):
+        getattr(tl, old)
+    assert tl.RENAMED[old] in tl.__all__
+
+
+@pytest.mark.parametrize("old", tl.MOVED)
+def test_a_module_of_the_first_edition_leads_to_its_new_place(old):
+    with pytest.raises(ImportError, match=rf"`tlhelpers.{old}` is `tlhelpers.{tl.MOVED[old]}` now"):
+        exec(f"from tlhelpers import {old}")  # noqa: S102 - as a chapter writes it
+    assert importlib.import_module(f"tlhelpers.{tl.MOVED[old]}")
 
 
 def test_using_every_name_imports_no_book_stack():

@@ -41,7 +41,7 @@ PUBLIC = {
         "nearest_neighbours",
         "strongest_channels",
     ],
-    "features": ["ViewBatches", "extract_elsewhere", "extract_features", "extract_views"],
+    "features": ["ViewBatches", "extract_features_parallel", "extract_features", "extract_views"],
     "loaders": ["augment_image", "load_arrays", "load_dataset", "read_images"],
     "datasets.manifest": ["build_manifest", "load_manifest"],
     "metrics": [
@@ -96,7 +96,7 @@ PUBLIC = {
         "picture_folder",
         "probe_accuracy",
         "quiz_losses",
-        "soften_batch_norm",
+        "set_batch_norm_momentum",
     ],
     "profiles": ["choose_profile"],
     "quizzes": ["show_quiz"],
@@ -126,8 +126,24 @@ PUBLIC = {
         "summarise_pooled",
     ],
     "results.cross_study": ["check_conclusion", "domain_table", "separability", "studies_table"],
-    "training": ["QuickStart", "Resume", "predict_probabilities", "save_model"],
+    "training": ["TraceOnce", "Resume", "predict_probabilities", "save_model"],
     "widgets": ["explore_confusions", "explore_depths", "explore_heat_maps", "explore_threshold"],
 }
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)
+# Names of the first edition, with those that they have now: a chapter from then is told so.
+RENAMED = {
+    "QuickStart": "TraceOnce",
+    "extract_elsewhere": "extract_features_parallel",
+    "soften_batch_norm": "set_batch_norm_momentum",
+}
+MOVED = {"pretraining": "experiments.pretraining", "summaries": "results.tables"}
+
+_load, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)
+
+
+def __getattr__(name):
+    if name in RENAMED:
+        raise AttributeError(f"What the first edition called `tl.{name}` is `tl.{RENAMED[name]}` now")
+    if name in MOVED:  # an AttributeError would be lost in `from tlhelpers import ...`
+        raise ImportError(f"What the first edition called `tlhelpers.{name}` is `tlhelpers.{MOVED[name]}` now")
+    return _load(name)

@@ -171,7 +171,7 @@ class ViewBatches(keras.utils.PyDataset):
         self._rows = np.random.default_rng((self.seed, self.epoch)).permutation(rows) if self.shuffle else rows
 
 
-def extract_elsewhere(model, table, image_size, *, jobs=None, cluster=None):
+def extract_features_parallel(model, table, image_size, *, jobs=None, cluster=None):
     """Shares a frozen pass over many images out over processes, or over the machines of a Dask cluster.
 
     Each part is kept in the cache folder of whoever computes it, so that a pass that was stopped goes on where it was.

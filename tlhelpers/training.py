@@ -269,7 +269,7 @@ def fit_in_memory(fit, batch_size):
         gc.collect()  # what the broken run holds
 
 
-class QuickStart(keras.callbacks.Callback):
+class TraceOnce(keras.callbacks.Callback):
     """Lets the first step of `fit` come soon: for a large network it takes as long as some epochs of a small set.
 
     What has to be traced is traced once, see `make_variables`. On a CPU TensorFlow does not rewrite the graph
@@ -291,14 +291,14 @@ def _rewrite_graphs(wanted):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not wanted})
 
 
-class Resume(QuickStart):
+class Resume(TraceOnce):
     """Lets a killed `fit` go on where it was, with the whole history: at most half a minute and one epoch are lost.
 
     A state is kept whole or not at all. One that another network, other data, another batch size or another way to
     train has left is not taken up: this training then begins anew, and says so.
     Pass it as the last callback; after `fit`, `history` holds every epoch, those before the interruption too,
     `seconds` the time spent in all of them, and `core_seconds` how long cores have worked on them. The first step
-    comes soon, see `QuickStart`.
+    comes soon, see `TraceOnce`.
 
     Args:
         folder: Path. Where the state is kept while training runs; it is gone when training has finished.

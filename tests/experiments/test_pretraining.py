@@ -152,7 +152,7 @@ def test_every_batch_norm_gets_the_softer_momentum():
     backbone = models.build_backbone(pretraining.BACKBONE, 32, weights=None)
     norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {norm.momentum for norm in norms} == {0.999}
-    assert pretraining.soften_batch_norm(backbone, 0.7) is backbone
+    assert pretraining.set_batch_norm_momentum(backbone, 0.7) is backbone
     assert [norm.momentum for norm in norms] == [0.7] * 52
 
 

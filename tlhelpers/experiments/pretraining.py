@@ -150,7 +150,7 @@ def quiz_losses(questions):
     }
 
 
-def soften_batch_norm(backbone, momentum=BATCH_NORM_MOMENTUM):
+def set_batch_norm_momentum(backbone, momentum=BATCH_NORM_MOMENTUM):
     """Sets the momentum of every BatchNormalization, so that moving statistics follow a short training; returns it."""
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -255,7 +255,7 @@ def pretrain(folder):
         (dict of lists, one value per epoch) and `seconds` (float, in all epochs).
     """
     keras.utils.set_random_seed(PICTURE_SEED)
-    backbone = soften_batch_norm(models.build_backbone(BACKBONE, IMAGE_SIZE, weights=None))
+    backbone = set_batch_norm_momentum(models.build_backbone(BACKBONE, IMAGE_SIZE, weights=None))
     quiz = build_quiz(backbone, QUESTIONS)
     quiz.compile(
         optimizer=keras.optimizers.AdamW(PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY), loss=quiz_losses(QUESTIONS)

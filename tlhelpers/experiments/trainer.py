@@ -286,7 +286,7 @@ def _fit_head(recipe, classifier, data):
         validation_data=validation,
         epochs=recipe.head_epochs,
         shuffle=False,  # the dataset shuffles itself
-        callbacks=[training.QuickStart()],
+        callbacks=[training.TraceOnce()],
         verbose=0,
     ).history
     seconds, core_seconds = clock.read()
@@ -306,7 +306,7 @@ def _fit(recipe, model, data, backbone, resume_folder):
     stop = None
     if recipe.patience:
         stop = keras.callbacks.EarlyStopping("val_loss", patience=recipe.patience, restore_best_weights=True)
-    start = training.QuickStart()
+    start = training.TraceOnce()
     if resume_folder:
         start = training.Resume(resume_folder, data=train, early_stopping=stop)
     clock = _Clock()

@@ -311,6 +311,14 @@ def test_horizontal_bars_are_as_long_as_their_written_values(values, percent, te
     assert ax.get_xlabel() == "a measure"
 
 
+def test_bars_per_class_need_a_label_for_each_model_and_a_metric_of_each_class():
+    alone = metrics.evaluate(Y_TRUE, Y_PROB, NAMES)
+    with pytest.raises(ValueError, match=r"has a label.*Received: metrics_by_model with \['accuracy'"):
+        plotting.plot_per_class(alone)
+    with pytest.raises(ValueError, match="Received: metric='accuracy'"):
+        plotting.plot_per_class({"frozen": alone}, metric="accuracy")
+
+
 def test_a_comparison_places_each_accuracy_on_the_row_of_its_model():
     ax = plotting.plot_comparison(POINTS)
     published, recorded = ax.containers

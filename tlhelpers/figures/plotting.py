@@ -28,6 +28,7 @@ SIDE_BY_SIDE = 6  # names of classes that fit below an axis without being turned
 MATRIX_SIDE, MATRIX_CELL = 3.9, 0.55  # inches: of a confusion matrix, and of one cell where there are many classes
 COUNTED_CLASSES, CROWDED_SIDE = 20, 7.5  # classes whose counts are written, and the side without them, inches
 NAMED_CLASSES, LINE = 20, 0.17  # classes with a name where there are more, and the height of a line, inches
+PER_CLASS = ("precision", "recall", "f1")
 SHOWN_BARS = 40  # more of them are a wall
 FIGURE_RESOLUTION = 144
 NOTEBOOK_BACKENDS = ("module://", "inline", "widget", "ipympl", "nbagg", "notebook")  # whose figures stand on a page
@@ -237,7 +238,17 @@ def plot_per_class(metrics_by_model, *, metric="recall", ax=None):
 
     Returns:
         Axes.
+
+    Raises:
+        ValueError: when they are no such metrics.
     """
+    if metric not in PER_CLASS:
+        raise ValueError(f"A metric of each class is one of {list(PER_CLASS)}. Received: metric={metric!r}")
+    if not all(isinstance(found, dict) and "per_class" in found for found in metrics_by_model.values()):
+        raise ValueError(
+            'Each model has a label and what `evaluate` returns for it, as in {"frozen": tl.evaluate(...)}. '
+            f"Received: metrics_by_model with {list(metrics_by_model)[:5]}"
+        )
     if ax is None:
         _, ax = plt.subplots()
     values = {

@@ -27,11 +27,12 @@ BENCH_REPORTS = $(patsubst %.py,$(BENCH_FOLDER)/%.json,$(notdir $(BENCH)))
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml package-lock.json
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --quiet --no-deps --editable .
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 >/dev/null
+	$(BIN)/python -m tlhelpers.book.programs
 	touch $@
 
 book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL, SEED, ONLY, JOBS, REPO, STRICT)

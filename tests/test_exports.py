@@ -10,9 +10,9 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 from tlhelpers import exports, settings, training
+from tlhelpers.book import programs
 
 NAMES = ["daisy", "rose"]
-RUNTIME = settings.PROJECT_FOLDER / "book" / "_static" / "classifier"
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_a_model_that_was_not_exported_is_named_and_no_card_is_written(tmp_path,
 
 
 def test_the_page_knows_how_large_the_program_is_that_it_loads():
-    text = (RUNTIME / "classifier.js").read_text(encoding="utf-8")
-    size = (RUNTIME / "litert_wasm_compat_internal.wasm").stat().st_size
+    text = (settings.PROJECT_FOLDER / "book/_static/classifier/classifier.js").read_text(encoding="utf-8")
+    size = (programs.programs_folder() / "classifier" / "litert_wasm_compat_internal.wasm").stat().st_size
     assert f"const RUNTIME_BYTES = {size};" in text
 
 

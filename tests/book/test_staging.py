@@ -7,7 +7,7 @@ from builders import executed_cell, stream
 from nbformat import v4
 
 from tlhelpers import settings
-from tlhelpers.book import execution, frontpage, staging
+from tlhelpers.book import execution, frontpage, programs, staging
 
 BADGE = '<dl class="run-badge">the machine</dl>'
 
@@ -26,6 +26,7 @@ def staged(monkeypatch, tmp_path):
     (project / "_config.yml").write_text("title: A book\nhtml:\n  use_edit_page_button: true\n")
     monkeypatch.setattr(settings, "PROJECT_FOLDER", project)
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
+    monkeypatch.setattr(programs, "copy_programs", lambda folder: (folder / "program.js").touch())
     monkeypatch.setattr(frontpage, "write_result", lambda folder: (folder / "result.md").touch())
     (tmp_path / "source" / "book").mkdir(parents=True)
     executed = executed_cell(stream("stdout", "1"), html_output("<table></table>"), html_output(BADGE))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tlhelpers import files, profiles, settings, terminal, weights
-from tlhelpers.book import cache, editions, execution, pool, recording, schedule, staging, toc
+from tlhelpers.book import cache, editions, execution, pool, programs, recording, schedule, staging, toc
 from tlhelpers.datasets import sources, splits, studies
 
 
@@ -48,7 +48,9 @@ def build_book(
             last good site stays.
         MissingDataError: when no source has the images or the weights of the flower study; the message names the ways
             to provide them.
+        ProgramsError: when set-up has not fetched what pages run in a browser.
     """
+    programs.check_programs()
     staging.restore_site()
     chosen = profiles.choose_profile(profile)
     splits.check_protocol(protocol, seed)
@@ -235,7 +237,7 @@ def main(arguments=None):
                 print(f"The site: {build_book(**options)}")
         else:
             recording.make_records(**options)
-    except (execution.ChapterError, OSError, ValueError) as error:
+    except (execution.ChapterError, programs.ProgramsError, OSError, ValueError) as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,7 +11,7 @@ import nbformat
 import yaml
 
 from tlhelpers import files, settings
-from tlhelpers.book import api_reference, execution, execution_report
+from tlhelpers.book import api_reference, execution, execution_report, programs
 
 STAGING, SITE, NEXT, OLDER = "source", "html", "next", "html.old"  # below the build folder
 SITE_MARK = "site.sha256"
@@ -56,6 +56,7 @@ def stage_source(chapters, *, executed=None, repository=None):
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and str(relative) not in chapters:
             _copy(path, staging / relative)
+    programs.copy_programs(staging / "book" / "_static")
     exported = staging / "book" / "_static" / "exported"
     if settings.exports_folder().is_dir():
         shutil.copytree(settings.exports_folder(), exported, dirs_exist_ok=True)

@@ -286,6 +286,16 @@ def test_of_two_that_ask_for_one_lock_the_second_is_told_at_once(tmp_path):
         pass
 
 
+def test_a_folder_that_takes_no_lock_is_named_with_the_rule(tmp_path, monkeypatch):
+    def refuse(self, timeout):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "lock"))
+
+    monkeypatch.setattr(files.filelock.FileLock, "acquire", refuse)
+    rule = rf"can be written\. Received: '{tmp_path}' \(Permission denied\)"
+    with pytest.raises(OSError, match=rule), files.only_one(tmp_path / "lock", "never said"):
+        pytest.fail("let in")
+
+
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     path = tmp_path / "lock"
     with subprocess.Popen(

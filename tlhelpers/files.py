@@ -173,6 +173,7 @@ def only_one(path, message):
 
     Raises:
         BlockingIOError: with `message`, at once, when another holds the lock.
+        OSError: when its folder cannot be written.
     """
     make_folder(Path(path).parent)
     lock = filelock.FileLock(path)
@@ -180,6 +181,9 @@ def only_one(path, message):
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise BlockingIOError(message) from None
+    except PermissionError:
+        with _explained(Path(path).parent):
+            raise
     except NotImplementedError:
         lock = contextlib.nullcontext()
     try:

@@ -187,3 +187,18 @@ def test_tables_that_do_not_fit_are_refused(field, weeds, spoil, message):
 def test_folder_that_is_the_wanted_one_is_not_walked(inner, study, monkeypatch):
     monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("walked through all files"))
     assert layouts.find_image_folder(inner, study) == inner
+
+
+def test_a_class_folder_that_may_not_be_read_is_named_with_the_rule(tmp_path, monkeypatch):
+    listing = Path.iterdir
+
+    def refuse(folder):
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listing(folder)
+
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PermissionError, match=r"Each folder of images can be read\. Received: '.*closed' \(Permission"):
+        layouts.recognise_layout(tmp_path)

@@ -218,7 +218,12 @@ def _as_layout(folder, folders):
 
 def _subfolders(folder):
     """The folders in a folder, sorted, hidden ones left out."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not files.is_hidden(path.name))
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not files.is_hidden(path.name))
+    except PermissionError as error:
+        raise PermissionError(
+            error.errno, f"Each folder of images can be read. Received: {files.shown_name(folder)!r} ({error.strerror})"
+        ) from error
 
 
 def _innermost(part):

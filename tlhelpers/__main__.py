@@ -9,7 +9,7 @@ INTERRUPTED = 130  # as shells count it
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tlhelpers", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     predict = commands.add_parser("predict", help="write a table of predictions; can be stopped and started again")
     predict.add_argument("model", type=Path, help="a model that a chapter has saved, ending in .keras")

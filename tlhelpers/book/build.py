@@ -206,7 +206,9 @@ def describe_failures(failures, planned):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.book.build", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tlhelpers.book.build", description=(__doc__ or "").partition("\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     book = commands.add_parser("book", help="execute every chapter and build the site")
     book.add_argument("--profile", default="auto", choices=["auto", *profiles.PROFILES])

@@ -108,7 +108,9 @@ def fresh_machine():
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.book.colab", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tlhelpers.book.colab", description=(__doc__ or "").partition("\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     stamp = commands.add_parser("stamp", help="write copies that install the helpers")
     stamp.add_argument("repository", help="owner/name on GitHub")

@@ -76,7 +76,9 @@ def serve(site):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.book.serving", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tlhelpers.book.serving", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("port", nargs="?", default="8000")
     chosen = parser.parse_args(arguments).port
     try:

@@ -143,7 +143,9 @@ def _list_names(names):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.experiments.sweeps", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tlhelpers.experiments.sweeps", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("sweep", choices=sorted(SWEEPS))
     parser.add_argument("--jobs", type=int, help="experiments at once on this machine (default: one per core)")
     parser.add_argument("--cluster", help="address of a Dask scheduler, such as tcp://host:8786")

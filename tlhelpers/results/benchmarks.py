@@ -182,7 +182,9 @@ def describe_accuracies(usual, ours):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers.results.benchmarks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tlhelpers.results.benchmarks", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("reports", type=Path, nargs="+", help="what --benchmark-json has written, in one folder")
     parser.add_argument("--record", action="store_true", help="keep the measurements for the book")
     options = parser.parse_args(arguments)

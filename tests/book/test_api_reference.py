@@ -14,7 +14,7 @@ from tlhelpers.book import api_reference
 def test_every_public_name_stands_below_its_module(tmp_path):
     api_reference.write_reference(tmp_path)
     text = (tmp_path / api_reference.TEXT).read_text(encoding="utf-8")
-    found = re.findall(r"## `(\w+)`\n.*?automodule:: tlhelpers\.(\w+)\n\s+:members: (.*?)\n", text, re.DOTALL)
+    found = re.findall(r"## `([\w.]+)`\n.*?automodule:: tlhelpers\.([\w.]+)\n\s+:members: (.*?)\n", text, re.DOTALL)
     assert {module: names.split(", ") for module, _, names in found} == tlhelpers.PUBLIC
     assert all(heading == module for heading, module, _ in found)
     assert [module for module, *_ in found] == sorted(tlhelpers.PUBLIC)

@@ -15,7 +15,7 @@ from tlhelpers.datasets import sources, studies
 from tlhelpers.experiments import records
 from tlhelpers.synthetic import collection
 
-TRAINING = ("03", "04", "05", "12", "13", "14", "15", "16", "13")
+TRAINING = ("03", "04", "05", "12", "13", "13", "14", "15", "16")
 
 
 @pytest.fixture

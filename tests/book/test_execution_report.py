@@ -12,10 +12,10 @@ from tlhelpers.book import execution_report
 ENDED = {"duration": 61.7, "end_time": "2026-11-27T15:29:33.451564+00:00"}
 WATCHES = """
 import subprocess, sys
-from tlhelpers import report
-seconds = 2 * report.SAMPLING_SECONDS
+from tlhelpers.book import execution_report
+seconds = 2 * execution_report.SAMPLING_SECONDS
 EATS = f"held = bytearray(200 << 20); held[::4096] = b'1' * len(held[::4096]); import time; time.sleep({seconds})"
-with report.watch_memory() as memory:
+with execution_report.watch_memory() as memory:
     subprocess.run([sys.executable, "-c", EATS], check=True)
 print(memory["peak_bytes"])
 subprocess.run([sys.executable, "-c", "pass"], check=True)

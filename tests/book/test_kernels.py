@@ -91,7 +91,7 @@ BUILD = """
 import sys
 from functools import partial
 from pathlib import Path
-from tlhelpers import execution, schedule
+from tlhelpers.book import execution, schedule
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -129,7 +129,7 @@ def test_a_piece_looks_for_rubbish_but_not_in_what_all_pieces_need():
 
 LOADING = """
 import sys
-from tlhelpers import schedule
+from tlhelpers.book import pool
 pool.load_ahead()
 assert "tensorflow" not in sys.modules
 input()
@@ -158,7 +158,7 @@ def loaded():
 
 SPEAKING = """
 import functools, subprocess, sys
-from tlhelpers import schedule
+from tlhelpers.book import schedule
 
 def speak(name):
     print(f"bar of {name}", file=sys.stderr)
@@ -186,7 +186,7 @@ def test_what_pieces_start_speaks_into_a_file_and_leaves_the_terminal_to_the_bui
 
 SCRIPT = """
 import functools, signal, subprocess, sys
-from tlhelpers import schedule
+from tlhelpers.book import schedule
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background of a shell ignore

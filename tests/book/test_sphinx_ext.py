@@ -184,9 +184,9 @@ from sphinx.errors import PycodeError
 from sphinx.ext.autodoc.mock import mock
 from sphinx.pycode import ModuleAnalyzer
 import tlhelpers
-from tlhelpers import site
+from tlhelpers.book import sphinx_ext
 
-site.setup(SimpleNamespace(connect=lambda *_, **__: None, add_config_value=lambda *_: None))
+sphinx_ext.setup(SimpleNamespace(connect=lambda *_, **__: None, add_config_value=lambda *_: None))
 with mock(["keras", "tensorflow"]):
     public = [getattr(tlhelpers, name) for names in tlhelpers.PUBLIC.values() for name in names]
 classes = [one for one in public if inspect.isclass(one)]

@@ -25,7 +25,7 @@ def test_figure_says_what_the_records_of_its_models_say(recorded, tmp_path):
     text = (tmp_path / frontpage.TEXT).read_text(encoding="utf-8")
     pooled = tables.summarise_pooled(records.load_records("flowers", folder=recorded)).droplevel("protocol")
     frozen, whole = (f"{pooled.loc[m, 'accuracy']:.1%}" for m in ("mobilenetv2_100-frozen", "efficientnetv2b0-full"))
-    expected = f": frozen MobileNetV2, new head {frozen}, all of EfficientNetV2-B0 moves {whole}."
+    expected = f": frozen MobileNetV2, new head {frozen}, all of EfficientNetV2-B0 fine-tuned {whole}."
     assert re.search(r"^:alt: (.*)$", text, re.MULTILINE).group(1).endswith(expected)
     assert f"{pooled['images'].min():,.0f} to {pooled['images'].max():,.0f} of them" in text
     assert text.startswith(f"```{{figure}} {frontpage.DRAWING}\n")

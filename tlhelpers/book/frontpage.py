@@ -16,9 +16,9 @@ from tlhelpers.results import tables
 MODELS = {
     "baseline_cnn-scratch_augmented": "a network from scratch",
     "mobilenetv2_100-frozen": "frozen MobileNetV2, new head",
-    "mobilenetv2_100-last6": "its last six layers move",
-    "mobilenetv2_100-full_longer": "all of it moves, slowly",
-    "efficientnetv2b0-full": "all of EfficientNetV2-B0 moves",
+    "mobilenetv2_100-last6": "its last six layers fine-tuned",
+    "mobilenetv2_100-full_longer": "all of it fine-tuned",
+    "efficientnetv2b0-full": "all of EfficientNetV2-B0 fine-tuned",
 }
 DRAWING, TEXT = "result.svg", "result.md"
 FIXED = {"svg.hashsalt": "tlhelpers"}  # the same drawing for the same records

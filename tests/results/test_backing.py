@@ -68,7 +68,7 @@ def test_every_claim_of_the_book_backs_some_sentence():
 
 def test_names_of_the_book_differ_from_those_of_its_sources():
     for study, rows in backing.BOOK.items():
-        sources = backing.synthesis.CONCLUSION if study == backing.CONCLUSION else claims.CLAIMS[study]
+        sources = backing.cross_study.CONCLUSION if study == backing.CONCLUSION else claims.CLAIMS[study]
         names = [claim.name for claim in (*sources, *rows)]
         assert len(names) == len(set(names))
 

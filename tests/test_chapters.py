@@ -262,7 +262,7 @@ def test_a_grid_has_a_folder_of_its_own_for_each_state_of_the_code(runs, monkeyp
     asked = []
     monkeypatch.setattr(chapters.sweeps, "run_sweep", lambda planned, folder: asked.append((planned, folder)) or [])
     for digest in ("first", "second"):
-        monkeypatch.setattr(chapters.experiments, "digest_of_code", lambda digest=digest: digest)
+        monkeypatch.setattr(chapters.runner, "digest_of_code", lambda digest=digest: digest)
         begin(profile="smoke").run_grid("depth", ["an experiment"])
     assert asked == [(["an experiment"], runs / "sweeps" / f"depth-{digest}") for digest in ("first", "second")]
 

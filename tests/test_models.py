@@ -121,7 +121,7 @@ def test_a_network_of_weights_that_expect_blue_first_is_turned_round_once(monkey
     def load(backbone, name):
         loaded[name] = backbone.get_layer("conv1_conv").get_weights()[0]
 
-    monkeypatch.setattr(models.checkpoints, "load_backbone_weights", load)
+    monkeypatch.setattr(models.weight_files, "load_backbone_weights", load)
     network = models.build_backbone("resnet50", 32)
     [kernel] = loaded.values()
     np.testing.assert_array_equal(network.get_layer("conv1_conv").get_weights()[0], kernel[:, :, ::-1])

@@ -48,7 +48,7 @@ bench: $(BENCH_REPORTS) ## measure the book's ways against the usual ones, an ho
 	$(BIN)/python -m tlhelpers.results.benchmarks $^ $(if $(RECORD),--record)
 	rm $^
 
-$(BENCH_FOLDER)/%.json: $(READY) $(BENCH) $(shell find tlhelpers -name "*.py")
+$(BENCH_FOLDER)/%.json: $(READY) $(BENCH) $(wildcard tlhelpers/*.py tlhelpers/*/*.py)
 	mkdir -p $(BENCH_FOLDER)
 	$(BIN)/python -m pytest $(filter %/$*.py,$(BENCH)) --timeout 0 --no-header -q --benchmark-json $@.part
 	mv $@.part $@

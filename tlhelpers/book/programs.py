@@ -48,36 +48,30 @@ def programs_folder():
     return Path(sys.prefix) / "share" / "tlhelpers" / "programs"
 
 
-def install_programs(folder=None):
+def install_programs():
     """Fetches the programs that are not there yet, or are of another version than the lock file names.
-
-    Args:
-        folder: Path or None. None means `programs_folder()`.
 
     Raises:
         ProgramsError: when the registry does not answer, or what it sends is not what the lock file names. What is
             there already stays; the next start goes on.
     """
-    folder = Path(folder or programs_folder())
-    locked = read_lock()
-    waiting = {name: entry for name, entry in locked.items() if not _is_installed(folder, name, entry)}
-    if not waiting:
+    missing = _list_missing()
+    if not missing:
         return
     with tempfile.TemporaryDirectory() as scratch, _find_npm(Path(scratch)) as npm:
-        for name, entry in waiting.items():
+        for name, entry in missing.items():
             print(f"Fetching {name} {entry['version']}", flush=True)
-            _extract(_fetch(npm, name, entry, Path(scratch)), name, folder)
-            files.write_text(_mark(folder, name), json.dumps(entry))
+            _extract(_fetch(npm, name, entry, Path(scratch)), name)
+            files.write_text(_mark(name), json.dumps(entry))
 
 
 def check_programs():
     """Raises a ProgramsError when the programs were not fetched, or the lock file has changed since."""
-    for name, entry in read_lock().items():
-        if not _is_installed(programs_folder(), name, entry):
-            raise ProgramsError(
-                f"{name} {entry['version']} was not fetched: connect to the internet and run "
-                f"`{sys.executable} -m tlhelpers.book.programs` once"
-            )
+    for name, entry in _list_missing().items():
+        raise ProgramsError(
+            f"{name} {entry['version']} was not fetched: connect to the internet and run "
+            f"`{sys.executable} -m tlhelpers.book.programs` once"
+        )
 
 
 def copy_programs(destination):
@@ -113,16 +107,21 @@ def read_lock():
         ) from error
 
 
-def _mark(folder, name):
-    return folder / f"{name.replace('/', '-')}.json"
+def _list_missing():
+    """What the lock file says of those programs that are not there as it names them."""
+    return {name: entry for name, entry in read_lock().items() if not _is_installed(name, entry)}
 
 
-def _is_installed(folder, name, entry):
+def _mark(name):
+    return programs_folder() / f"{name.replace('/', '-')}.json"
+
+
+def _is_installed(name, entry):
     try:
-        kept = json.loads(_mark(folder, name).read_text(encoding="utf-8"))
+        kept = json.loads(_mark(name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return kept == entry and all((folder / place).is_file() for place in PROGRAMS[name].values())
+    return kept == entry and all((programs_folder() / place).is_file() for place in PROGRAMS[name].values())
 
 
 @contextlib.contextmanager
@@ -167,14 +166,14 @@ def _run(command, source):
         ) from error
 
 
-def _extract(archive, name, folder):
+def _extract(archive, name):
     with tarfile.open(archive) as package:
         for source, place in PROGRAMS[name].items():
             with package.extractfile(f"package/{source}") as stream:
                 content = stream.read()
             if place.endswith(".js"):
                 content = content.partition(SOURCE_MAP)[0].replace(BARE, BESIDE)
-            with files.atomic_file(folder / place) as temporary:
+            with files.atomic_file(programs_folder() / place) as temporary:
                 temporary.write_bytes(content)
 
 

@@ -1,15 +1,16 @@
 """The command line of the helpers: what a saved model says about a folder of pictures."""
 
-import argparse
 import sys
 from pathlib import Path
+
+from tlhelpers import terminal
 
 INTERRUPTED = 130  # as shells count it
 
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tlhelpers", description=(__doc__ or "").partition("\n")[0])
+    parser = terminal.make_parser("tlhelpers", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     predict = commands.add_parser("predict", help="write a table of predictions; can be stopped and started again")
     predict.add_argument("model", type=Path, help="a model that a chapter has saved, ending in .keras")
@@ -20,8 +21,6 @@ def main(arguments=None):
     )
     predict.add_argument("--size", type=int, metavar="PIXELS", help="side of the images, where the model takes any")
     options = parser.parse_args(arguments)
-    from tlhelpers import terminal
-
     with terminal.without_startup_messages():
         return _predict(options)
 

@@ -47,7 +47,7 @@ def evaluate(y_true, y_prob, class_names):
         "macro_precision": precision,
         "macro_recall": recall,
         "macro_f1": f1,
-        "ece": _calibration_gap(*_grade(y_true, y_prob)),
+        "ece": graded_gap(*_grade(y_true, y_prob)),
         "per_class": per_class,
     }
 
@@ -114,7 +114,7 @@ def expected_calibration_error(y_true, y_prob, *, bins=CALIBRATION_BINS):
     Source:
         Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    return _calibration_gap(*grade(y_true, y_prob), inputs.check_whole(bins, name="bins", low=1))
+    return graded_gap(*grade(y_true, y_prob), inputs.check_whole(bins, name="bins", low=1))
 
 
 def calibration_gap(correct, confidence, *, bins=CALIBRATION_BINS):
@@ -132,7 +132,7 @@ def calibration_gap(correct, confidence, *, bins=CALIBRATION_BINS):
         ValueError: when they are not as many, or not what they have to be.
     """
     bins = inputs.check_whole(bins, name="bins", low=1)
-    return _calibration_gap(*inputs.check_confidences(correct, confidence), bins)
+    return graded_gap(*inputs.check_confidences(correct, confidence), bins)
 
 
 def grade(y_true, y_prob):
@@ -169,7 +169,8 @@ def _grade(y_true, y_prob):
     return y_prob.argmax(axis=1) == y_true, y_prob.max(axis=1).astype(float)
 
 
-def _calibration_gap(correct, confidence, bins=CALIBRATION_BINS):
+def graded_gap(correct, confidence, bins=CALIBRATION_BINS):
+    """The same as `calibration_gap`, unchecked: for resampling, which asks it thousands of times of checked answers."""
     table = _reliability(correct, confidence, bins)
     return float(np.sum(table["share"] * np.abs(table["accuracy"] - table["confidence"])))
 
@@ -454,7 +455,7 @@ def _see_answers(y_true, y_prob):
 PAIRED_METRICS = {
     "accuracy": (lambda y_true, y_prob: y_prob.argmax(axis=1) == y_true, lambda right: float(right.mean())),
     "macro_f1": (_see_answers, _macro_f1),
-    "ece": (lambda *predictions: np.stack(_grade(*predictions), axis=1), lambda graded: _calibration_gap(*graded.T)),
+    "ece": (lambda *predictions: np.stack(_grade(*predictions), axis=1), lambda graded: graded_gap(*graded.T)),
 }
 
 

@@ -1,5 +1,6 @@
 """What reaches a reader's terminal: what this package says, and not what libraries say while they load."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -13,6 +14,19 @@ STARTUP_MESSAGE = re.compile(
     r"|WARNING:tensorflow:\d+ out of the last \d+ calls to"
     r"|[EW]0000 .*(Unable to register cu|computation placer already registered)"
 )
+
+
+def make_parser(module, doc):
+    """A parser of a command line that says in a line what the module does.
+
+    Args:
+        module: str. What stands after `python -m`.
+        doc: str or None. The module's docstring, which Python drops when it optimises twice.
+
+    Returns:
+        argparse.ArgumentParser.
+    """
+    return argparse.ArgumentParser(prog=f"python -m {module}", description=(doc or "").partition("\n")[0])
 
 
 @contextlib.contextmanager

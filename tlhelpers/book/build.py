@@ -4,7 +4,6 @@ python -m tlhelpers.book.build book --profile pocket
 python -m tlhelpers.book.build records --profile full --protocol published --seeds 0 1 2
 """
 
-import argparse
 import functools
 import os
 import sys
@@ -206,9 +205,7 @@ def describe_failures(failures, planned):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tlhelpers.book.build", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = terminal.make_parser("tlhelpers.book.build", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     book = commands.add_parser("book", help="execute every chapter and build the site")
     book.add_argument("--profile", default="auto", choices=["auto", *profiles.PROFILES])

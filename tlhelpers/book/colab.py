@@ -4,7 +4,6 @@ python -m tlhelpers.book.colab stamp OWNER/NAME --ref main
 python -m tlhelpers.book.colab check --python ENVIRONMENT/bin/python --only 07 18
 """
 
-import argparse
 import contextlib
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 import nbformat
 from nbformat import v4
 
-from tlhelpers import files, settings
+from tlhelpers import files, settings, terminal
 from tlhelpers.book import execution, staging, toc
 from tlhelpers.datasets import sources
 
@@ -108,9 +107,7 @@ def fresh_machine():
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tlhelpers.book.colab", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = terminal.make_parser("tlhelpers.book.colab", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     stamp = commands.add_parser("stamp", help="write copies that install the helpers")
     stamp.add_argument("repository", help="owner/name on GitHub")

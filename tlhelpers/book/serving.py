@@ -3,14 +3,13 @@
 python -m tlhelpers.book.serving 8000
 """
 
-import argparse
 import contextlib
 import functools
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-from tlhelpers import settings
+from tlhelpers import settings, terminal
 from tlhelpers.book import staging
 
 ADDRESS = "127.0.0.1"  # this machine alone
@@ -76,9 +75,7 @@ def serve(site):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tlhelpers.book.serving", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = terminal.make_parser("tlhelpers.book.serving", __doc__)
     parser.add_argument("port", nargs="?", default="8000")
     chosen = parser.parse_args(arguments).port
     try:

@@ -7,7 +7,6 @@ Every experiment leaves a record, and one that has left its record is skipped: a
 again. The workers of a cluster need the project's folder at the same place.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import joblib
 
-from tlhelpers import files, parallel, profiles, settings
+from tlhelpers import files, parallel, profiles, settings, terminal
 from tlhelpers.datasets import manifest, studies
 from tlhelpers.experiments import grids, records, runner
 
@@ -143,9 +142,7 @@ def _list_names(names):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tlhelpers.experiments.sweeps", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = terminal.make_parser("tlhelpers.experiments.sweeps", __doc__)
     parser.add_argument("sweep", choices=sorted(SWEEPS))
     parser.add_argument("--jobs", type=int, help="experiments at once on this machine (default: one per core)")
     parser.add_argument("--cluster", help="address of a Dask scheduler, such as tcp://host:8786")

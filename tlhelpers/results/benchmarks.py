@@ -3,7 +3,6 @@
 python -m tlhelpers.results.benchmarks _build/bench/full/bench_loading.json --record
 """
 
-import argparse
 import functools
 import json
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tlhelpers import devices, files, profiles, settings
+from tlhelpers import devices, files, profiles, settings, terminal
 from tlhelpers.datasets import studies
 from tlhelpers.experiments import records
 
@@ -182,9 +181,7 @@ def describe_accuracies(usual, ours):
 
 def main(arguments=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tlhelpers.results.benchmarks", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = terminal.make_parser("tlhelpers.results.benchmarks", __doc__)
     parser.add_argument("reports", type=Path, nargs="+", help="what --benchmark-json has written, in one folder")
     parser.add_argument("--record", action="store_true", help="keep the measurements for the book")
     options = parser.parse_args(arguments)

@@ -189,7 +189,7 @@ def is_more_accurate(study, before, after):
 
 def is_better_calibrated(study, before, after):
     """The second model's confidence is closer to how often it is right."""
-    return falls(study, before, after, name="calibration error", statistic=metrics.calibration_gap)
+    return falls(study, before, after, name="calibration error", statistic=metrics.graded_gap)
 
 
 def is_surer_when_right(study, before, after):

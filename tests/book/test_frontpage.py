@@ -46,6 +46,6 @@ def test_every_model_of_the_figure_is_recorded():
 
 def test_figure_of_the_readme_is_that_of_the_committed_records(tmp_path):
     frontpage.write_result(tmp_path)
-    drawn = settings.PROJECT_FOLDER / "book" / "_static" / frontpage.DRAWING
+    drawn = settings.PROJECT_FOLDER / "book" / frontpage.DRAWING
     assert drawn.read_text(encoding="utf-8") == (tmp_path / frontpage.DRAWING).read_text(encoding="utf-8")
     assert "(book/_static/result.svg)" in (settings.PROJECT_FOLDER / "README.md").read_text(encoding="utf-8")

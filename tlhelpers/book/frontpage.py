@@ -20,7 +20,7 @@ MODELS = {
     "mobilenetv2_100-full_longer": "all of it fine-tuned",
     "efficientnetv2b0-full": "all of EfficientNetV2-B0 fine-tuned",
 }
-DRAWING, TEXT = "result.svg", "result.md"
+DRAWING, TEXT = "_static/result.svg", "result.md"  # where the README shows it, too
 FIXED = {"svg.hashsalt": "tlhelpers"}  # the same drawing for the same records
 
 
@@ -38,7 +38,7 @@ def write_result(folder, *, recorded=None):
 
 def main():
     """Draws the figure of the README."""
-    files.write_text(settings.PROJECT_FOLDER / "book" / "_static" / DRAWING, _draw(_pool()))
+    files.write_text(settings.PROJECT_FOLDER / "book" / DRAWING, _draw(_pool()))
 
 
 def _pool(recorded=None):

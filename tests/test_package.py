@@ -104,6 +104,11 @@ def test_every_locked_version_installs_on_the_oldest_python_that_the_project_nam
     assert [name for name, pythons in asked.items() if oldest not in SpecifierSet(pythons or "")] == []
 
 
+def test_the_theme_selects_elements_on_the_oldest_python():
+    locked = re.search(r"^soupsieve==(\S+)$", (PROJECT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert locked[1] not in SpecifierSet(">=3,<3.0.2")  # they claim Python 3.11.0, and fail below 3.11.5
+
+
 def test_a_wheel_brings_all_that_the_package_reads_of_the_data():
     wheel = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     brought = wheel["targets"]["wheel"]["force-include"]

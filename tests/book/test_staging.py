@@ -39,7 +39,8 @@ def test_staging_copies_what_the_site_reads_beside_the_executed_chapters_and_not
     staging.stage_source(["book/01.ipynb"])
     found = {str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file()}
     copied = {"_config.yml", "_toc.yml", "book/index.md", "book/01.ipynb", "book/_static/book.css"}
-    assert found == copied | {"book/result.md", "book/execution_report.md", "book/api_reference.md"}
+    made = {"book/_static/program.js", "book/result.md", "book/execution_report.md", "book/api_reference.md"}
+    assert found == copied | made
     assert (staged / "book" / "01.ipynb").read_text() == executed
 
 

@@ -83,10 +83,11 @@ def test_probabilities_of_other_images_or_classes_are_refused(options):
 
 
 def test_every_committed_record_holds_labels_and_probabilities():
-    found = [*settings.records_folder().rglob("seed-*.json"), *settings.pocket_folder().rglob("seed-*.json")]
+    folders = [settings.records_folder(), *(settings.records_folder() / "sweeps").iterdir()]
+    packs = [path for folder in (*folders, settings.pocket_folder() / "records") for path in folder.glob("*.json")]
+    found = [record for path in packs for record in records.load_records(path.stem, folder=path.parent)]
     assert len(found) > 100
-    for path in found:
-        record = records.load_record(path)
+    for record in found:
         for true, prob in ((record.y_true, record.y_prob), (record.validation_true, record.validation_prob)):
             if len(true):
                 assert inputs.check_probabilities(prob, count=len(true)) is prob

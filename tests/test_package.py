@@ -110,13 +110,15 @@ def test_the_theme_selects_elements_on_the_oldest_python():
 
 
 def test_a_wheel_brings_all_that_the_package_reads_of_the_data():
-    wheel = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
-    brought = wheel["targets"]["wheel"]["force-include"]
-    assert brought == {source: f"tlhelpers/{source}" for source in brought}
-    assert {f"/{source}" for source in brought} <= set(wheel["targets"]["sdist"]["include"])
-    committed = [path.relative_to(PROJECT) for path in settings.committed_files()]
-    places = {str(Path(*path.parts[:2])) for path in committed}
-    assert places == set(brought)
+    targets = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
+        "targets"
+    ]
+    assert targets["wheel"]["sources"] == {"data": "tlhelpers/data"}
+    assert set(targets["wheel"]["include"]) <= set(targets["sdist"]["include"])
+    places = [Path(place.lstrip("/")) for place in targets["wheel"]["include"]]
+    brought = {path for place in places for path in (PROJECT / place.parent).glob(place.name)}
+    committed = settings.committed_files()
+    assert {path for path in committed if not {path, *path.parents} & brought} == set()
 
 
 def test_the_package_reads_no_file_of_the_data_that_stays_at_home():

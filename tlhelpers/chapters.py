@@ -214,8 +214,8 @@ class Chapter:
         for key in dict.fromkeys(wanted):
             experiment = planned[key]
             if not experiment.model_path(kept).is_file():  # of a model that is gone no record is of use
-                experiment.path(runs).unlink(missing_ok=True)
-            found[key] = records.load_record(runner.run_experiment(experiment, runs, models_folder=kept))
+                records.record_path(runs, experiment.name).unlink(missing_ok=True)
+            found[key] = runner.run_experiment(experiment, runs, models_folder=kept)
             models_[key] = training.load_model(experiment.model_path(kept))
         return models_, found
 

@@ -18,6 +18,7 @@ from tlhelpers.book import toc
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 OURS = ("PYTEST", "PYTHON", "TLHELPERS", "KERAS", "TF_", "MPL", "VIRTUAL_ENV")
+LARGEST_WHEEL = 20_000_000  # bytes: what a notebook service fetches for each chapter
 
 
 def run(*command, folder):
@@ -51,6 +52,7 @@ def python(tmp_path_factory):
     code = "import json, sysconfig; print(json.dumps(sysconfig.get_path('purelib')))"
     packages = Path(json.loads(run(python, "-c", code, folder=folder)))
     (wheel,) = folder.glob("*.whl")
+    assert wheel.stat().st_size <= LARGEST_WHEEL
     shutil.unpack_archive(wheel, packages, "zip")
     # A path file below another one is not read, so that the editable package of the checkout is not found.
     (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")

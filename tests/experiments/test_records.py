@@ -11,7 +11,7 @@ from builders import STUDY, make_record, make_table, save_several
 
 from tlhelpers import metrics, settings
 from tlhelpers.datasets import studies
-from tlhelpers.experiments import records
+from tlhelpers.experiments import packs, records
 
 
 def test_a_record_derives_counts_metrics_and_versions():
@@ -178,7 +178,7 @@ def test_records_are_found_by_protocol_and_model(folder, options, count):
     save_several(folder)
     found = records.load_records("flowers", folder=folder, **options)
     assert len(found) == count
-    paths = [records.record_path(folder, record) for record in found]
+    paths = [records.record_path(folder, record.name) for record in found]
     assert paths == sorted(paths)
 
 
@@ -246,7 +246,6 @@ def test_committed_records_of_one_protocol_and_seed_share_their_test_images(comm
 
 def test_committed_records_stand_where_they_say(committed, profile):
     assert {record.profile for record in committed} == {profile}
-    folder = COMMITTED[profile]
-    paths = {records.record_path(folder, record) for record in committed}
-    assert paths == set(folder.glob("flowers/*/*/seed-*.json"))
-    assert {path.with_suffix(".json") for path in folder.glob("flowers/*/*/*.npz")} == paths
+    packed = packs.read_pack(COMMITTED[profile], "flowers", arrays=False)
+    assert {record.name for record in committed} == set(packed)
+    assert [path for path in settings.committed_files() if path.name.startswith("seed-")] == []

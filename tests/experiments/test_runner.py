@@ -32,7 +32,7 @@ def table_of(**options):
 
 
 def test_an_experiment_stands_where_its_record_does(tmp_path):
-    path = experiment(seed=3).path(tmp_path)
+    path = records.record_path(tmp_path, experiment(seed=3).name)
     assert path == tmp_path / "flowers/careful/mobilenetv2_035-frozen_linear/seed-3.json"
 
 
@@ -89,7 +89,7 @@ def finished(trained, tmp_path, monkeypatch):
     done, folder = trained
     shutil.copytree(folder / "records", tmp_path / "records")
     monkeypatch.setenv("TLHELPERS_MODELS", str(folder / "models"))
-    return done, done.path(tmp_path / "records")
+    return done, records.record_path(tmp_path / "records", done.name)
 
 
 def test_a_record_says_what_was_asked_and_what_it_took(finished):
@@ -110,7 +110,7 @@ def test_a_finished_experiment_is_left_as_it_is(finished, monkeypatch):
     done, path = finished
     before = path.read_bytes()
     monkeypatch.setattr(trainer, "fit_recipe", lambda *_, **__: pytest.fail("trained again"))
-    assert runner.run_experiment(done, path.parents[3]) == path
+    assert runner.run_experiment(done, path.parents[3]).name == done.name
     assert path.read_bytes() == before
 
 
@@ -154,13 +154,14 @@ def test_the_saved_model_gives_the_recorded_predictions_in_a_new_process(finishe
 def test_the_model_of_what_is_still_being_chosen_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
     chosen = experiment(evaluated_on="validation")
-    assert runner.run_experiment(chosen, tmp_path / "records").is_file()
+    assert runner.run_experiment(chosen, tmp_path / "records").details["evaluated_on"] == "validation"
+    assert chosen.is_recorded(tmp_path / "records")
     assert not list(tmp_path.rglob("*.keras"))
 
 
 def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
     done, path = finished
-    again = records.load_record(runner.run_experiment(done, tmp_path / "again"))
+    again = runner.run_experiment(done, tmp_path / "again")
     first = records.load_record(path)
     assert again.history == first.history
     np.testing.assert_array_equal(again.y_prob, first.y_prob)
@@ -169,7 +170,7 @@ def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
 def test_a_record_says_how_far_its_training_images_are_from_the_pretraining_where_that_is_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
     asked = replace(experiment(evaluated_on="validation", per_class=4, measures_distance=True), seed=1)
-    record = records.load_record(runner.run_experiment(asked, tmp_path / "records"))
+    record = runner.run_experiment(asked, tmp_path / "records")
     table = runner.table_of(asked, studies.get_study("flowers", drawn=True))
     images = loaders.read_images(table[table["split"] == "train"], 64)
     expected = interpret.domain_distance(models.build_backbone("mobilenetv2_035", 64, weights="pocket"), images).mean()

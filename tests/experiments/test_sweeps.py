@@ -28,7 +28,7 @@ def trained(monkeypatch):
         if experiment.seed == 3:
             raise ValueError("no such fold")
         record = builders.make_record(seed=experiment.seed, network=experiment.network, strategy="frozen_linear")
-        return records.save_record(dataclasses.replace(record, details=experiment.asked), folder)
+        records.save_record(dataclasses.replace(record, details=experiment.asked), folder)
 
     monkeypatch.setattr(runner, "run_experiment", run)
     monkeypatch.setattr(sweeps, "prepare_images", lambda planned: None)
@@ -62,7 +62,7 @@ def test_a_failure_is_named_and_the_others_are_run_all_the_same(trained, tmp_pat
     with pytest.raises(sweeps.SweepError, match=r"seed-3: ValueError: no such fold") as raised:
         sweeps.run_sweep(plan((3, 4)), tmp_path, jobs=1)
     assert "seed-4" not in str(raised.value)
-    assert plan((4,))[4,].path(tmp_path).is_file()
+    assert plan((4,))[4,].is_recorded(tmp_path)
 
 
 def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypatch, capsys):
@@ -70,6 +70,8 @@ def test_the_command_runs_the_part_that_is_asked_for(trained, tmp_path, monkeypa
     monkeypatch.setattr(sweeps.settings, "records_folder", lambda: tmp_path)
     assert sweeps.main(["models", "--jobs", "1", "--only", "seed-1"]) == 0
     assert [seed for seed, _ in trained] == [1]
+    assert sorted(path.name for path in tmp_path.glob("flowers*")) == ["flowers.json", "flowers.npz"]
+    assert plan()[1,].is_recorded(tmp_path)
     monkeypatch.setitem(sweeps.SWEEPS, "models", sweeps.Sweep(lambda: plan((3,)), "."))
     assert sweeps.main(["models", "--jobs", "1"]) == 1
     assert "no such fold" in capsys.readouterr().err

@@ -13,7 +13,8 @@ from tlhelpers.experiments import records
 def make_records(*, profile, protocol, seeds, only=None, folder=None):
     """Records the studies' models by executing the chapters that train them.
 
-    A protocol and seed whose records are complete is skipped, so that a killed run can be started again.
+    A protocol and seed whose records are complete is skipped, so that a killed run can be started again. What is new is
+    packed at the end.
 
     Args:
         profile: str. A profile's name.
@@ -36,7 +37,7 @@ def make_records(*, profile, protocol, seeds, only=None, folder=None):
     for seed, ((study, chapter), models) in itertools.product(seeds, planned.items()):
         if chapter in chapters:
             splits.check_protocol(protocol, seed)
-            found = records.load_records(study, folder=folder, protocol=protocol)
+            found = records.load_records(study, folder=folder, protocol=protocol, predictions=False)
             if {record.model for record in found if record.seed == seed} >= set(models):
                 print(f"{chapter}, {protocol}, seed {seed}: recorded before")
                 continue
@@ -47,3 +48,4 @@ def make_records(*, profile, protocol, seeds, only=None, folder=None):
             source = settings.PROJECT_FOLDER / chapter
             seconds = execution.execute_chapter(source, executed, parameters, time_limit=None)  # it can be resumed
             print(f"{chapter}, {protocol}, seed {seed}: {seconds:.0f} s", flush=True)
+    records.pack_records(folder)

@@ -1,24 +1,24 @@
 """Records: what one trained model left, saved and found again.
 
-A record is `<study>/<protocol>/<network>-<strategy>/seed-<k>.json` with an `.npz` of its test predictions beside it.
+A record is called `<study>/<protocol>/<network>-<strategy>/seed-<k>`. One that a training leaves is a JSON file of that
+name with an NPZ of its predictions beside it; those that the project keeps are packed, see `packs`.
 """
 
 import datetime
-import glob
 import importlib.metadata
 import json
 import platform
 import subprocess
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from tlhelpers import files, inputs, metrics, settings
 from tlhelpers.datasets import manifest, splits, studies
+from tlhelpers.experiments import packs
 
 PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "pillow")
 
@@ -85,11 +85,19 @@ class Record:
         """The model's name, `<network>-<strategy>`."""
         return f"{self.network}-{self.strategy}"
 
+    @property
+    def name(self):
+        """The record's name, `<study>/<protocol>/<model>/seed-<k>`."""
+        return f"{self.study}/{self.protocol}/{self.model}/seed-{self.seed}"
+
 
 TESTED = ("test_id", "y_true", "y_prob")
 ARRAYS = (*TESTED, "validation_true", "validation_prob")
-# What reading a damaged JSON or NPZ file raises.
-DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+NO_PREDICTIONS = {
+    "test_id": np.empty(0, "<U64"),
+    "y_true": np.empty(0, np.int64),
+    "y_prob": np.empty((0, 0), np.float32),
+}
 
 
 def make_record(*, study, table, y_prob, validation_prob=None, **facts):
@@ -144,25 +152,25 @@ def save_record(record, folder):
     Returns:
         Path. The JSON file.
     """
-    path = record_path(folder, record)
+    path = record_path(folder, record.name)
+    facts, arrays = _split(record)
     with files.atomic_file(path.with_suffix(".npz")) as temporary:
-        np.savez_compressed(temporary, **{name: getattr(record, name) for name in ARRAYS})
-    facts = {name: value for name, value in asdict(record).items() if name not in ARRAYS}
-    files.write_text(path, json.dumps(rounded(facts), indent=1, ensure_ascii=False) + "\n")
+        np.savez_compressed(temporary, **arrays)
+    files.write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return path
 
 
-def record_path(folder, record):
-    """Where a record stands below a folder."""
-    inner = Path(record.study, record.protocol, record.model)
-    return Path(folder) / inner / f"seed-{record.seed}.json"
+def record_path(folder, name):
+    """Where the JSON file of a record that is not packed stands below a folder, by the record's name: a Path."""
+    return Path(folder) / f"{name}.json"
 
 
-def load_record(path):
-    """Loads one record.
+def load_record(path, *, predictions=True):
+    """Loads one record that is not packed.
 
     Args:
         path: Path. Its JSON file.
+        predictions: bool. Whether its arrays are read, too; without them they are empty.
 
     Returns:
         Record.
@@ -172,14 +180,16 @@ def load_record(path):
     """
     path = Path(path)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            return Record(**facts, **{name: arrays[name] for name in ARRAYS if name in arrays})
-    except DAMAGE as error:
+        fields = json.loads(path.read_text(encoding="utf-8")) | NO_PREDICTIONS
+        if predictions:
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+                fields |= {name: arrays[name] for name in ARRAYS if name in arrays or name in TESTED}
+        return Record(**fields)
+    except packs.DAMAGE as error:
         raise ValueError(f"A record is a whole JSON file with its NPZ beside it ({error}). Received: {path}") from error
 
 
-def load_records(study, *, folder=None, protocol="*", model="*"):
+def load_records(study, *, folder=None, protocol="*", model="*", predictions=True):
     """Loads a study's records.
 
     Args:
@@ -187,16 +197,105 @@ def load_records(study, *, folder=None, protocol="*", model="*"):
         folder: Path or None. None means the committed records.
         protocol: str. A protocol, or `"*"`.
         model: str. `<network>-<strategy>`, or `"*"`.
+        predictions: bool. Whether their arrays are read, too; without them they are empty.
 
     Returns:
-        list of Record, sorted by path.
+        list of Record, sorted by name.
 
     Raises:
         ValueError: when there is no such study or a record is damaged.
     """
     name = study.name if isinstance(study, studies.Study) else studies.get_study(study).name
-    inner = f"{glob.escape(name)}/{protocol}/{model}/seed-*.json"
-    return [load_record(path) for path in sorted(Path(folder or settings.records_folder()).glob(inner))]
+    folder = Path(folder or settings.records_folder())
+
+    def is_wanted(record):
+        _, its_protocol, its_model, _ = record.split("/")
+        return fnmatchcase(its_protocol, protocol) and fnmatchcase(its_model, model)
+
+    return list(_load(folder, name, is_wanted, predictions).values())
+
+
+def find_records(names, folder, *, predictions=True):
+    """Finds records by their names.
+
+    Args:
+        names: iterable of str, such as `"flowers/careful/mobilenetv2_100-full/seed-0"`.
+        folder: Path. Where the records stand.
+        predictions: bool. As for `load_records`.
+
+    Returns:
+        dict from a name to its Record, for those that are there.
+
+    Raises:
+        ValueError: when a record is damaged.
+    """
+    wanted = set(names)
+    found = {}
+    for study in sorted({name.partition("/")[0] for name in wanted}):
+        found |= _load(Path(folder), study, wanted.__contains__, predictions)
+    return found
+
+
+def pack_records(folder):
+    """Packs the records that trainings have left below a folder: two files a study, see `packs`.
+
+    Args:
+        folder: Path. Such as `settings.records_folder()`.
+
+    Returns:
+        int. How many were packed.
+
+    Raises:
+        ValueError: when a record or a pack is damaged; nothing is removed then.
+        BlockingIOError: when another process packs there.
+    """
+    folder = Path(folder)
+    loose = {
+        study: _list_loose(folder, study) for study in sorted({p.parts[-4] for p in folder.glob("*/*/*/seed-*.json")})
+    }
+    if not loose:
+        return 0
+    with files.only_one(settings.home_folder() / "packing.lock", f"Another process packs records. Received: {folder}"):
+        for study, paths in loose.items():
+            packs.add_to_pack(folder, study, {name: _split(load_record(path)) for name, path in paths.items()})
+            for path in paths.values():
+                _remove_loose(path, folder)
+    return sum(map(len, loose.values()))
+
+
+def _split(record):
+    """What a record's JSON holds and its arrays: two dicts."""
+    facts = {name: value for name, value in asdict(record).items() if name not in ARRAYS}
+    return rounded(facts), {name: getattr(record, name) for name in ARRAYS}
+
+
+def _load(folder, study, is_wanted, predictions):
+    """The records of a study, packed or not, whose names are wanted; one that is not packed is the newer one."""
+    loose = {name: path for name, path in _list_loose(folder, study).items() if is_wanted(name)}
+    found = {name: load_record(path, predictions=predictions) for name, path in loose.items()}
+    packed = packs.read_pack(folder, study, lambda name: is_wanted(name) and name not in loose, arrays=predictions)
+    for name, fields in packed.items():
+        try:
+            found[name] = Record(**NO_PREDICTIONS | fields)
+        except TypeError as error:
+            raise packs.damaged(packs.pack_path(folder, study), error) from error
+    return {name: found[name] for name in sorted(found, key=PurePosixPath)}
+
+
+def _list_loose(folder, study):
+    """The JSON files of a study's records that are not packed: a dict from a record's name to its Path."""
+    found = sorted((folder / study).glob("*/*/seed-*.json"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+
+
+def _remove_loose(path, folder):
+    """Removes a record's files, and the folders that they leave empty."""
+    path.unlink()
+    path.with_suffix(".npz").unlink()
+    for parent in path.parents:
+        if parent == folder or any(parent.iterdir()):
+            break
+        parent.rmdir()
 
 
 def package_versions():

@@ -3,7 +3,6 @@
 Images -> manifest -> recipe -> record, as in the chapters, for the many runs that no chapter has room for.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,25 +51,23 @@ class Experiment:
         """What its record keeps of the question, beside what every record says."""
         return {"recipe": asdict(self.recipe), "per_class": self.per_class, "evaluated_on": self.evaluated_on}
 
-    def path(self, folder):
-        """Where its record stands below a folder."""
-        return Path(folder) / f"{self.name}.json"
-
     def model_path(self, folder=None):
         """Where its model stands below a folder, or, without one, among those of this build."""
         return Path(folder or settings.models_folder(self.profile)) / f"{self.name}.keras"
 
-    def is_recorded(self, folder):
-        """Whether it has left its record there, with the same recipe on the same images per class."""
-        path = self.path(folder)
-        if not path.is_file():
-            return False
-        details = json.loads(path.read_text(encoding="utf-8")).get("details", {})
+    def is_answered_by(self, record):
+        """Whether a record is of this network with the same recipe on the same images per class."""
         try:  # a recipe recorded before some field existed has that field's default
-            recorded = details | {"recipe": asdict(recipes.Recipe(**details["recipe"]))}
+            asked = record.details | {"recipe": asdict(recipes.Recipe(**record.details["recipe"]))}
         except (KeyError, TypeError):
             return False
-        return all(recorded.get(name) == value for name, value in records.rounded(self.asked).items())
+        same = all(asked.get(name) == value for name, value in records.rounded(self.asked).items())
+        return same and record.name == self.name
+
+    def is_recorded(self, folder):
+        """Whether it has left its record below a folder."""
+        found = records.find_records([self.name], folder, predictions=False)
+        return self.name in found and self.is_answered_by(found[self.name])
 
 
 def run_experiment(experiment, folder, *, models_folder=None, threads=None):
@@ -85,13 +82,13 @@ def run_experiment(experiment, folder, *, models_folder=None, threads=None):
         threads: int or None. Cores to use; None means all.
 
     Returns:
-        Path. The record's JSON file.
+        Record.
 
     Raises:
         ValueError: when the experiment names something unknown, or asks for more images than a class has.
     """
     if experiment.is_recorded(folder):
-        return experiment.path(folder)
+        return records.find_records([experiment.name], folder)[experiment.name]
     devices.limit_threads(threads)
     device = devices.prepare_device(experiment.seed)
     profile = profiles.choose_profile(experiment.profile)
@@ -110,7 +107,7 @@ def run_experiment(experiment, folder, *, models_folder=None, threads=None):
     record = _make_record(experiment, study, table, fitted, device)
     if experiment.evaluated_on == "test":  # what is still being chosen is not kept
         training.save_model(fitted.model, experiment.model_path(models_folder))
-    return records.save_record(record, folder)
+    return records.load_record(records.save_record(record, folder))
 
 
 def table_of(experiment, study):

@@ -22,10 +22,14 @@ from tlhelpers.experiments import grids, records, runner
 
 
 class Sweep(NamedTuple):
-    """The function that plans a sweep, and where below the committed records its own stand."""
+    """The function that plans a sweep, and where below the committed records its own stand.
+
+    What is shown of some sweeps needs no predictions: they are not read, and the wheel leaves them out.
+    """
 
     plan: Callable
     place: str
+    predictions: bool = True
 
 
 SWEEPS = {
@@ -33,7 +37,7 @@ SWEEPS = {
     "cases": Sweep(grids.plan_cases, "."),
     "depths": Sweep(partial(grids.over_folds, grids.plan_depths), "sweeps/depths"),
     "sizes": Sweep(partial(grids.over_folds, grids.plan_sizes), "sweeps/sizes"),
-    "domains": Sweep(partial(grids.over_folds, grids.plan_domains), "sweeps/domains"),
+    "domains": Sweep(partial(grids.over_folds, grids.plan_domains), "sweeps/domains", predictions=False),
     "ablations": Sweep(grids.plan_ablations, "sweeps/ablations"),
 }
 
@@ -46,7 +50,7 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
     """Runs experiments side by side and skips those that have left their record.
 
     Args:
-        planned: dict from a cell to its Experiment, see `plans`.
+        planned: dict from a cell to its Experiment, see `grids`.
         folder: Path. Where the records go.
         jobs: int or None. How many run at once on this machine; None means one per core. With more than one, each
             has its share of the cores.
@@ -70,7 +74,8 @@ def run_sweep(planned, folder, *, jobs=None, cluster=None):
             failures += [f"{name}: {error}"] if error else []
     if failures:
         raise SweepError("Every experiment of a sweep ends with a record. Received:\n  " + "\n  ".join(failures))
-    return _load(planned, folder)
+    found = records.find_records([experiment.name for experiment in planned.values()], folder)
+    return {cell: found[experiment.name] for cell, experiment in planned.items()}
 
 
 def load_sweep(name):
@@ -80,16 +85,22 @@ def load_sweep(name):
         name: str. A key of `SWEEPS`.
 
     Returns:
-        dict from a cell to its Record; what has not been recorded is left out.
+        dict from a cell to its Record, of `domains` without predictions; what has not been recorded is left out.
 
     Raises:
         ValueError: when there is no such sweep.
     """
     if name not in SWEEPS:
         raise ValueError(f"A sweep is one of {sorted(SWEEPS)}. Received: name={name!r}")
-    plan, place = SWEEPS[name]
-    folder = settings.records_folder() / place
-    return _load({cell: one for cell, one in plan().items() if one.is_recorded(folder)}, folder)
+    plan, place, predictions = SWEEPS[name]
+    planned = plan()
+    names = [experiment.name for experiment in planned.values()]
+    found = records.find_records(names, settings.records_folder() / place, predictions=predictions)
+    return {
+        cell: found[experiment.name]
+        for cell, experiment in planned.items()
+        if experiment.name in found and experiment.is_answered_by(found[experiment.name])
+    }
 
 
 def best_rates(runs):
@@ -116,10 +127,6 @@ def prepare_images(planned):
     """Finds, or draws, and reads the images of some experiments once, before many processes want them."""
     for study, profile in sorted({(experiment.study, experiment.profile) for experiment in planned}):
         manifest.load_manifest(studies.get_study(study, drawn=profiles.choose_profile(profile).drawn))
-
-
-def _load(planned, folder):
-    return {cell: records.load_record(experiment.path(folder)) for cell, experiment in planned.items()}
 
 
 def _attempt(experiment, folder, threads):
@@ -149,7 +156,8 @@ def main(arguments=None):
     parser.add_argument("--only", default="", help="a part of the names, such as mobilenetv2_100-full")
     options = parser.parse_args(arguments)
     os.environ["TLHELPERS_QUIET"] = "1"
-    plan, place = SWEEPS[options.sweep]
+    plan, place, _ = SWEEPS[options.sweep]
+    folder = settings.records_folder() / place
     planned = {cell: experiment for cell, experiment in plan().items() if options.only in experiment.name}
     try:
         if not planned:
@@ -157,7 +165,10 @@ def main(arguments=None):
             raise ValueError(
                 f"--only is a part of the name of an experiment, one of {names}. Received: {options.only!r}"
             )
-        run_sweep(planned, settings.records_folder() / place, jobs=options.jobs, cluster=options.cluster)
+        try:
+            run_sweep(planned, folder, jobs=options.jobs, cluster=options.cluster)
+        finally:
+            records.pack_records(folder)
     except (SweepError, OSError, ValueError) as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1

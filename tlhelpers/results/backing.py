@@ -212,8 +212,11 @@ def decide(name):
 
 def _load(study):
     """The committed records of a study by model, those of all sweeps among them."""
-    places = {place for _, place in sweeps.SWEEPS.values()}
-    found = (records.load_records(study, folder=settings.records_folder() / p, protocol="careful") for p in places)
+    places = {sweep.place: sweep.predictions for sweep in sweeps.SWEEPS.values()}
+    found = (
+        records.load_records(study, folder=settings.records_folder() / place, protocol="careful", predictions=wanted)
+        for place, wanted in places.items()
+    )
     return claims.by_model([run for runs in found for run in runs])
 
 

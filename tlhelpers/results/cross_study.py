@@ -44,7 +44,7 @@ def separability(record):
     Returns:
         float of at most 1. Comparable between studies with few classes and with many, balanced or not.
     """
-    chance = 1 / record.y_prob.shape[1]
+    chance = 1 / len(record.metrics["per_class"])
     return (record.metrics["macro_recall"] - chance) / (1 - chance)
 
 

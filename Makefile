@@ -95,7 +95,7 @@ colab: $(READY) ## copies of the chapters that install the helpers first (REPO=o
 
 colab-check: $(READY) ## execute each chapter alone, smallest budget, with the versions that Colab brings
 	$(PYTHON) -m venv --clear $(COLAB)
-	$(COLAB)/bin/python -m pip install --quiet --constraint .ci/colab.txt . ipykernel ipywidgets
+	$(COLAB)/bin/python -m pip install --quiet --constraint .ci/colab.txt ".[labels,litert]" ipykernel ipywidgets
 	TLHELPERS_QUIET=1 $(BIN)/python -m tlhelpers.book.colab check --python $(COLAB)/bin/python
 
 clean: ## remove what was built

@@ -1,6 +1,7 @@
 """Exported models, and what the page with the classifier finds beside them."""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -26,6 +27,13 @@ def pictures():
     """Three pictures and their labels."""
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     return {"images": images, "labels": ["daisy", "rose", "rose"]}
+
+
+def test_a_machine_without_litert_is_told_how_to_get_it(monkeypatch, tmp_path, model):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "tlhelpers\[litert\]"'):
+        exports.export_model(model, tmp_path / "model.tflite")
+    assert not (tmp_path / "model.tflite").exists()
 
 
 def test_an_exported_model_answers_as_keras_does_one_picture_at_a_time(tmp_path, model, pictures):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 from tlhelpers import features, files, inputs
@@ -30,6 +29,7 @@ def export_model(model, path):
     Raises:
         ValueError: when the model is not built, has several inputs or outputs, or takes images of any size, when the
             path ends in something else, or when the file would answer otherwise than Keras does.
+        ModuleNotFoundError: when LiteRT, which is an extra of this package, is not installed.
     """
     if Path(path).suffix != ".tflite":
         raise ValueError(f"An exported model is a file that ends in .tflite. Received: path={str(path)!r}")
@@ -46,10 +46,19 @@ def export_model(model, path):
         temporary.write_bytes(content)
 
 
+def _load_interpreter():
+    """LiteRT's class that runs exported models, which not every reader needs."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('What is exported is run by LiteRT: pip install "tlhelpers[litert]"') from error
+    return Interpreter
+
+
 def _check_answers(model, content, shape):
     """Raises a ValueError when an exported model answers otherwise than the one it was made from."""
     images = np.random.default_rng(0).uniform(0, 255, (CHECKED_IMAGES, *shape[1:])).astype("float32")
-    runner = Interpreter(model_content=content).get_signature_runner()
+    runner = _load_interpreter()(model_content=content).get_signature_runner()
     found = np.concatenate([runner(image=image[np.newaxis])["output"] for image in images])
     expected = keras.ops.convert_to_numpy(model(images, training=False))
     apart = float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))

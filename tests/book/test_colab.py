@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tomllib
 
 import nbformat
 import pytest
@@ -21,6 +22,19 @@ def test_a_copy_installs_the_helpers_first_and_is_the_chapter_after_that(tmp_pat
     assert '"tlhelpers @ git+https://github.com/owner/some.name@v1.0"' in install.source
     source = nbformat.read(settings.PROJECT_FOLDER / toc.list_chapters()[0], as_version=4)
     assert rest == source.cells
+
+
+def test_copies_ask_by_name_for_what_their_chapters_alone_import(tmp_path):
+    extras = tomllib.loads((settings.PROJECT_FOLDER / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    modules = {"labels": "cleanlab", "litert": "ai_edge_litert"}
+    assert {re.split("[><=]", extras[name][0])[0].replace("-", "_") for name in modules} == set(modules.values())
+    for copy in colab.stamp_chapters("owner/name", folder=tmp_path):
+        install, *rest = nbformat.read(copy, as_version=4).cells
+        code = "\n".join(cell.source for cell in rest if cell.cell_type == "code")
+        wanted = [
+            name for name, module in modules.items() if re.search(rf"^(from|import) {module}", code, re.MULTILINE)
+        ]
+        assert f'"tlhelpers{f"[{wanted[0]}]" if wanted else ""} @ git+' in install.source
 
 
 def test_installing_asks_for_no_version_of_tensorflow_that_a_service_lacks():

@@ -21,7 +21,7 @@ from tlhelpers.datasets import sources
 REFERENCE = re.compile(r"[A-Za-z0-9._/-]+")
 INSTALL = """\
 # Installs the helpers of the book. What the service brings, TensorFlow above all, stays as it is.
-%pip install --quiet "tlhelpers @ git+https://github.com/{repository}@{reference}"
+%pip install --quiet "tlhelpers{extras} @ git+https://github.com/{repository}@{reference}"
 """
 KEPT = ("TLHELPERS_MIRROR", "TLHELPERS_QUIET")
 CHECK_PARAMETERS = {"PROFILE": "smoke", "PROTOCOL": "careful", "SEED": 0}
@@ -45,11 +45,12 @@ def stamp_chapters(repository, reference="main", *, folder=None):
     if not REFERENCE.fullmatch(reference):
         raise ValueError(f"A reference is a branch, a tag or a commit. Received: {reference!r}")
     folder = Path(folder or settings.build_folder() / "colab")
-    source = INSTALL.format(repository=repository, reference=reference).rstrip()
+    extras = {row.path: f"[{','.join(row.extras)}]" for row in toc.CHAPTERS if row.extras}
     copies = []
     for chapter in toc.list_chapters():
+        asked = {"repository": repository, "reference": reference, "extras": extras.get(chapter, "")}
         notebook = nbformat.read(settings.PROJECT_FOLDER / chapter, as_version=4)
-        notebook.cells.insert(0, v4.new_code_cell(source, id="install"))
+        notebook.cells.insert(0, v4.new_code_cell(INSTALL.format(**asked).rstrip(), id="install"))
         copies.append(folder / chapter)
         files.write_text(copies[-1], nbformat.writes(notebook) + "\n")
     return copies

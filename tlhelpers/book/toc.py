@@ -20,12 +20,14 @@ class Row:
         seconds: dict from a profile's name to how long it takes, measured.
         follows: tuple of str. The chapters whose runs it reads in the same build.
         records: dict from a study to the records, `<network>-<strategy>`, that it leaves for one protocol and seed.
+        extras: tuple of str. The extras of the package that it asks for, see `pyproject.toml`.
     """
 
     name: str
     seconds: dict
     follows: tuple = ()
     records: dict = field(default_factory=dict)
+    extras: tuple = ()
 
     @property
     def path(self):
@@ -50,7 +52,7 @@ CHAPTERS = (
     Row("08_how_deep", seconds={"pocket": 126, "full": 296}),
     Row("09_how_much_data", seconds={"pocket": 88, "full": 276}),
     Row("10_which_backbone", seconds={"pocket": 30, "full": 178}),
-    Row("11_wrong_labels", seconds={"pocket": 29, "full": 72}),
+    Row("11_wrong_labels", seconds={"pocket": 29, "full": 72}, extras=("labels",)),
     Row(
         "12_fashion_from_scratch", seconds={"pocket": 38, "full": 247}, records={"fashion_mnist": ["small_cnn-scratch"]}
     ),
@@ -90,7 +92,7 @@ CHAPTERS = (
             "16_fer2013",
         ),
     ),
-    Row("18_in_the_browser", seconds={"pocket": 26, "full": 55}, follows=FLOWER_MODELS),
+    Row("18_in_the_browser", seconds={"pocket": 26, "full": 55}, follows=FLOWER_MODELS, extras=("litert",)),
     Row("19_your_own_pictures", seconds={"pocket": 18, "full": 28}),
     Row("20_scaling_out", seconds={"pocket": 33, "full": 332}),
     Row("a1_the_pocket_backbone", seconds={"pocket": 84, "full": 82}),

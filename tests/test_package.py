@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.specifiers import SpecifierSet
 
 import tlhelpers as tl
@@ -102,6 +103,16 @@ def test_every_locked_version_installs_on_the_oldest_python_that_the_project_nam
     asked = {name: importlib.metadata.metadata(name).get("Requires-Python") for name in locked}
     assert len(locked) > 100
     assert [name for name, pythons in asked.items() if oldest not in SpecifierSet(pythons or "")] == []
+
+
+def test_one_version_stands_wherever_a_version_is_named():
+    cited = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, date = re.search(r"^## (\d+\.\d+\.\d+) \((\S+)\)$", changes, re.MULTILINE).groups()
+    assert tl.__version__ == cited["version"] == newest
+    assert cited["date-released"] == date
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert [author["name"] for author in cited["authors"]] == [author["name"] for author in project["authors"]]
 
 
 def test_the_theme_selects_elements_on_the_oldest_python():

@@ -8,6 +8,8 @@ COLAB := _build/colab-environment
 AUDIT := _build/audit-environment
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 PROFILE ?= auto
 PROTOCOL ?= careful
 SEED ?= 0
@@ -20,7 +22,7 @@ BENCH ?= $(wildcard tests/benchmarks/bench_*.py)
 BENCH_FOLDER := _build/bench/$(or $(TLHELPERS_PROFILE),auto)
 BENCH_REPORTS = $(patsubst %.py,$(BENCH_FOLDER)/%.json,$(notdir $(BENCH)))
 
-.PHONY: help book test test-long bench torture audit lint format serve pdf links records sweep pocket colab colab-check clean
+.PHONY: help book test test-quick test-all bench torture audit lint format serve pdf links records sweep pocket colab colab-check clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # benchmarks would disturb each other
 
@@ -39,10 +41,14 @@ book: $(READY) ## execute what has changed and build the site (PROFILE, PROTOCOL
 	$(BIN)/python -m tlhelpers.book.build book --profile $(PROFILE) --protocol $(PROTOCOL) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(REPO),--repository $(REPO)) $(if $(filter-out 0,$(STRICT)),--strict)
 
 test: lint ## lint, then run the tests, one process per core and at most four
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
-test-long: $(READY) ## install the wheel into an empty environment and run each chapter alone there (an hour)
-	$(BIN)/python -m pytest -m long
+test-quick: lint ## lint, then run what takes a moment: no chapters, no browser, no trainings to speak of
+	$(PYTEST) -m "not slow and not long and not network"
+
+test-all: lint ## all tests, those that take long too: the wheel in an empty environment, each chapter alone, torture
+	$(PYTEST) -m "not network"
+	$(MAKE) torture
 
 bench: $(BENCH_REPORTS) ## measure the book's ways against the usual ones, an hour or so (BENCH, RECORD=1 keeps it for the book); resumable
 	$(BIN)/python -m tlhelpers.results.benchmarks $^ $(if $(RECORD),--record)

@@ -98,6 +98,7 @@ def test_a_chapter_asks_for_no_images_until_it_needs_them(monkeypatch, profile):
     assert (chapter.protocol, chapter.seed, chapter.device.seed) == ("careful", 2, 2)
 
 
+@pytest.mark.slow
 def test_a_chapter_that_wants_few_pictures_trains_on_few_and_tests_on_all(drawn):
     whole, few = (begin(profile="smoke", per_class=per_class) for per_class in (None, 2))
     assert few.rows("train")["label"].value_counts().to_dict() == dict.fromkeys(whole.study.class_names, 2)
@@ -125,6 +126,7 @@ def test_the_device_and_then_the_environment_choose_the_profile_of_auto(monkeypa
     assert chapters.begin_chapter("flowers").profile.name == "smoke"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_the_images_of_a_pocket_chapter_are_drawn_and_no_archive_is_looked_for(mirror, drawn, protocol):
     chapter = begin(profile="pocket", protocol=protocol)
@@ -208,6 +210,7 @@ def test_runs_of_another_protocol_or_seed_are_not_found(mirror, runs):
     assert begin(seed=2).load_runs() == {}
 
 
+@pytest.mark.slow
 def test_runs_of_different_profiles_stand_in_folders_of_their_own(drawn, monkeypatch):
     monkeypatch.setattr(settings, "in_checkout", lambda: False)
     save(begin(profile="pocket"))
@@ -218,6 +221,7 @@ def test_runs_of_different_profiles_stand_in_folders_of_their_own(drawn, monkeyp
     ]
 
 
+@pytest.mark.slow
 def test_runs_of_another_profile_in_the_same_folder_are_not_found(drawn, runs):
     save(begin(profile="smoke"))
     assert set(begin(profile="smoke").load_runs()) == {"tiny-frozen"}
@@ -225,6 +229,7 @@ def test_runs_of_another_profile_in_the_same_folder_are_not_found(drawn, runs):
     assert begin(profile="full").load_live_records() == {}
 
 
+@pytest.mark.slow
 def test_runs_of_the_embedded_backbone_are_found_under_the_sources_name(drawn, runs, recorded):
     for protocol in ("careful", "published"):
         chapter = begin(profile="pocket", protocol=protocol)
@@ -333,6 +338,7 @@ def test_missing_runs_are_an_error_that_names_them(mirror, runs, recorded):
 WANTED = {"base": ("baseline_cnn", "scratch"), "cold": ("mobilenetv2_035", "frozen")}
 
 
+@pytest.mark.slow
 def test_models_that_this_machine_has_not_trained_are_small_ones_and_a_sentence_says_so(
     drawn, runs, monkeypatch, capsys
 ):
@@ -354,6 +360,7 @@ def test_models_that_this_machine_has_not_trained_are_small_ones_and_a_sentence_
     assert chapter.load_runs() == {}  # they are not taken for those of the chapters
 
 
+@pytest.mark.slow
 def test_a_small_model_whose_file_is_gone_is_trained_again(drawn, runs, monkeypatch, tmp_path):
     monkeypatch.setattr(chapters, "STAND_IN_PER_CLASS", 2)
     frozen = {"cold": WANTED["cold"]}
@@ -362,6 +369,7 @@ def test_a_small_model_whose_file_is_gone_is_trained_again(drawn, runs, monkeypa
     assert begin(profile="smoke").load_or_train(frozen)[0]["cold"].output_shape == (None, 5)
 
 
+@pytest.mark.slow
 def test_models_of_the_chapters_are_taken_where_this_machine_has_them_all(drawn, runs, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "fit_recipe", lambda *_, **__: pytest.fail("trained one"))
     chapter = begin(profile="smoke")
@@ -373,6 +381,7 @@ def test_models_of_the_chapters_are_taken_where_this_machine_has_them_all(drawn,
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_only_models_that_chapters_train_have_stand_ins(drawn, runs):
     with pytest.raises(ValueError, match=r"stands in for one of .*Received: \[\('resnet50', 'full'\)\]"):
         begin(profile="smoke").load_or_train({"other": ("resnet50", "full")})

@@ -204,6 +204,7 @@ def test_a_system_without_such_a_setting_is_left_alone(monkeypatch, error):
     devices.keep_memory()
 
 
+@pytest.mark.slow
 def test_a_limited_process_says_so_and_may_be_limited_again_to_the_same():
     code = (
         "from tlhelpers import devices\n"
@@ -239,6 +240,7 @@ print(json.dumps([strategy.num_replicas_in_sync, history["loss"]]))
 """
 
 
+@pytest.mark.slow
 def test_several_devices_share_each_batch_and_learn_what_one_does():
     found = {}
     for count in ("one", "two"):

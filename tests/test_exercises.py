@@ -55,6 +55,7 @@ def failures(report):
     return {condition.name: condition for condition in report.conditions if condition.asked and not condition.holds}
 
 
+@pytest.mark.slow
 def test_all_that_is_asked_passes(chapter, rescued):
     report = check(chapter, *rescued)
     assert report.passed
@@ -69,6 +70,7 @@ def test_unsolved_notebook_fails(chapter):
     assert "keep what `fit` returns" in repr(report)
 
 
+@pytest.mark.slow
 def test_other_backbone_fails_and_its_validation_accuracy_is_not_measured(chapter, rescued):
     report = check(chapter, build("efficientnetv2b0"), 0.9)
     names = list(failures(report))
@@ -88,6 +90,7 @@ def fit(chapter, model, *, batch_size=32, splits=("train",)):
     return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

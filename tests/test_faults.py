@@ -132,6 +132,7 @@ ARCHIVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ARCHIVES)
 def test_a_bad_archive_is_refused_whole_and_a_good_one_in_its_place_is_taken(mirror, tmp_path, content, fault):
     make, said = ARCHIVES[fault]
@@ -268,6 +269,7 @@ def prepare(environment, barrier, results):
     results.put((len(table), sorted(table["sha256"])))
 
 
+@pytest.mark.slow
 def test_processes_that_prepare_the_same_pictures_at_once_do_not_disturb_each_other(mirror):
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(3), context.Queue()
@@ -339,6 +341,7 @@ def calls_in(path):
             yield ast.unparse(node.func), {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.stem)
 def test_no_module_loads_pickles_runs_text_as_code_or_asks_a_shell(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -59,6 +59,7 @@ def test_features_are_what_predict_gives_row_by_row(network, table):
     assert np.ptp(found, axis=0).min() > 1e-2
 
 
+@pytest.mark.slow
 def test_features_of_a_real_backbone_are_what_predict_gives(table):
     keras.utils.set_random_seed(0)
     backbone = models.build_backbone("mobilenetv2_035", 96, weights=None)

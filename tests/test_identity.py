@@ -53,6 +53,7 @@ def test_names_that_keras_makes_up_freezing_and_saving_leave_the_digest_alone(tm
     assert identity.digest_of_network(keras.saving.load_model(tmp_path / "model.keras")) == expected
 
 
+@pytest.mark.slow
 def test_the_digest_of_a_network_is_the_same_in_another_process():
     code = "import test_identity as t; print(t.identity.digest_of_network(t.build(nested=True)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here())

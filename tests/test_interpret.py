@@ -284,6 +284,7 @@ def test_the_distance_of_a_domain_counts_its_shift_and_its_stretch_in_deviations
     assert distances["norm"] == pytest.approx(np.hypot((4 - 1) / 2, 4 / 2 - 1))
 
 
+@pytest.mark.slow
 def test_a_backbone_is_traced_once_for_all_domains(monkeypatch):
     traced, network = [], small_norm_network(mean=1.0, variance=4.0)
     moments = tf.nn.moments
@@ -294,6 +295,7 @@ def test_a_backbone_is_traced_once_for_all_domains(monkeypatch):
     assert len({*distances, interpret.domain_distance(network, IMAGES[:3]).mean()}) == 3
 
 
+@pytest.mark.slow
 def test_pictures_of_the_pretraining_have_no_distance_and_others_have_some(backbone):
     pretraining = draw_images(8, seed=1)
     near, far = (interpret.domain_distance(backbone, images) for images in (pretraining, pretraining // 4))
@@ -325,6 +327,7 @@ def nest(backbone, kind):
     return keras.Model(inputs, x)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("kind", ["sequential", "functional", "twice", "loaded"])
 def test_a_backbone_inside_is_explained_as_one_whose_layers_stand_in_the_model(backbone, tmp_path, kind):
@@ -362,6 +365,7 @@ def test_images_and_classes_that_a_model_does_not_know_are_refused(classifier, i
         interpret.grad_cam(classifier, images, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_loaded_classifier_of_the_book_is_explained_as_it_stands_and_without_a_warning(classifier, tmp_path):
     training.save_model(classifier, tmp_path / "model.keras")

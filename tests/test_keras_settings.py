@@ -35,6 +35,7 @@ def expected(tmp_path_factory):
     return result_of(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -49,6 +50,7 @@ def test_a_keras_json_changes_nothing(tmp_path, expected, config):
     assert result_of(run(tmp_path)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "said"), [("jax", 1), ("", 0)])
 def test_another_backend_is_set_aside_and_that_is_said(tmp_path, expected, backend, said):
     done = run(tmp_path, KERAS_BACKEND=backend)
@@ -56,6 +58,7 @@ def test_another_backend_is_set_aside_and_that_is_said(tmp_path, expected, backe
     assert done.stderr.count("tlhelpers computes with TensorFlow") == said
 
 
+@pytest.mark.slow
 def test_keras_that_runs_on_something_else_already_is_refused_with_the_reason(tmp_path):
     code = "import keras; keras.backend.backend = lambda: 'numpy'; import tlhelpers as tl; tl.small_cnn(16, 3)"
     done = run(tmp_path, code)

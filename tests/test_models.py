@@ -136,6 +136,7 @@ def test_the_last_stage_of_the_resnet_moves_without_its_statistics():
     assert not any("bn" in layer.name for layer in moved)
 
 
+@pytest.mark.slow
 def test_logits_are_not_squashed_to_probabilities(backbone, head):
     for model in (models.baseline_cnn(32, 5, seed=0), models.connect(backbone, head)):
         images = draw_images(8, model.input_shape[1])
@@ -320,6 +321,7 @@ def test_a_bad_argument_unfreezes_nothing(backbone):
     assert not backbone.trainable_weights
 
 
+@pytest.mark.slow
 def test_moving_statistics_are_bit_identical_after_fine_tuning(backbone, head):
     models.unfreeze(backbone, last=6)
     everything, norms = copy_weights(backbone), copy_weights(backbone, layers.BatchNormalization)
@@ -330,6 +332,7 @@ def test_moving_statistics_are_bit_identical_after_fine_tuning(backbone, head):
     assert changed == {"block_16_project/kernel", "Conv_1/kernel"}
 
 
+@pytest.mark.slow
 def test_updating_moves_statistics_and_scales_of_the_unfrozen_part_only(backbone, head):
     models.unfreeze(backbone, last=6, batch_norm="updating")
     before = copy_weights(backbone, layers.BatchNormalization)
@@ -342,6 +345,7 @@ def test_updating_moves_statistics_and_scales_of_the_unfrozen_part_only(backbone
     assert names_of_changed(backbone, before) == expected
 
 
+@pytest.mark.slow
 def test_calling_with_training_false_does_not_hold_moving_statistics_under_fit(backbone, head):
     """The recipe the book warns of; should a Keras version mend it, this says so."""
     models.unfreeze(backbone, last=6, batch_norm="updating")
@@ -405,6 +409,7 @@ def test_no_model_holds_a_lambda_layer(backbone, head):
         assert layers.Lambda not in kinds
 
 
+@pytest.mark.slow
 def test_a_classifier_saved_and_loaded_in_safe_mode_predicts_the_same(backbone, head, tmp_path):
     for index, model in enumerate((models.connect(backbone, head), models.baseline_cnn(32, 5))):
         images = draw_images(4, model.input_shape[1])

@@ -57,6 +57,7 @@ def test_importing_the_package_takes_less_than_a_second():
     assert run_in_a_new_process(code) < 1
 
 
+@pytest.mark.slow
 def test_a_build_that_has_nothing_to_do_never_waits_for_tensorflow():
     code = "import tlhelpers.book.build\nprint(json.dumps('tensorflow' in sys.modules))"
     assert run_in_a_new_process(code) is False
@@ -76,6 +77,7 @@ def test_a_module_of_the_first_edition_leads_to_its_new_place(old):
     assert importlib.import_module(f"tlhelpers.{tl.MOVED[old]}")
 
 
+@pytest.mark.slow
 def test_using_every_name_imports_no_book_stack():
     code = (
         "import tlhelpers as tl\n"

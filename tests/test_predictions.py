@@ -386,6 +386,7 @@ def test_rows_of_another_reader_are_not_gone_on_with(model, tmp_path, monkeypatc
     assert predictions._unfinished(tmp_path / "out.csv", model, tmp_path, NAMES, SIDE) != before
 
 
+@pytest.mark.slow
 def test_the_command_works_where_python_drops_docstrings(saved, folder, tmp_path):
     command_line = [sys.executable, "-OO", "-m", "tlhelpers", "predict", str(saved), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(settings.PROJECT_FOLDER)}
@@ -395,6 +396,7 @@ def test_the_command_works_where_python_drops_docstrings(saved, folder, tmp_path
     assert {row["verdict"] for row in read(tmp_path / "out.csv")} >= {"ok"}
 
 
+@pytest.mark.slow
 def test_a_second_run_for_the_same_table_is_told_in_one_line(saved, folder, tmp_path, capsys):
     table = tmp_path / "out.csv"
     with predictions._alone(table):

@@ -31,6 +31,7 @@ def hub():
     return network
 
 
+@pytest.mark.slow
 def test_weights_of_keras_hub_give_the_same_features(hub):
     inputs = keras.Input((SIDE, SIDE, 3))
     network = resnet.build_resnet18(input_tensor=inputs)

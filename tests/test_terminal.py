@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tlhelpers import terminal
 
 STARTING = "I0000 00:00:1796105234.231481   17254 cudart_stub.cc:31] Could not find cuda drivers on your machine."
@@ -25,6 +27,7 @@ def test_startup_messages_are_dropped_and_all_else_passes():
     assert done.stderr == "loss is NaN\ncareful\nafterwards"
 
 
+@pytest.mark.slow
 def test_a_command_that_loads_tensorflow_says_nothing_of_it(tmp_path):
     command = [sys.executable, "-m", "tlhelpers", "predict", str(tmp_path / "none.keras"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -95,6 +95,7 @@ def undisturbed(tmp_path_factory):
     return model, resume
 
 
+@pytest.mark.slow
 def test_a_stopped_fit_goes_on_at_the_next_epoch_with_the_whole_history(tmp_path):
     _, stopped = fit(tmp_path / "state", stop_after=2)
     assert {len(values) for values in stopped.history.values()} == {2}
@@ -107,6 +108,7 @@ def test_a_stopped_fit_goes_on_at_the_next_epoch_with_the_whole_history(tmp_path
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [[2], [1, 3], [4]])
 def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path, undisturbed, stops):
     for stop in stops:
@@ -120,6 +122,7 @@ def test_a_resumed_fit_ends_where_an_undisturbed_one_does(tmp_path, undisturbed,
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_quick_epochs_are_not_kept_one_by_one_and_a_stop_loses_them_alone(tmp_path, undisturbed):
     fit(tmp_path / "state", stop_after=3, every_seconds=3600)
     assert not list((tmp_path / "state").glob("*.json"))
@@ -226,6 +229,7 @@ def test_an_undisturbed_fit_has_the_history_keras_keeps(undisturbed):
     assert resume.seconds > 0
 
 
+@pytest.mark.slow
 def test_a_fit_killed_while_its_state_is_written_goes_on_from_the_state_before(tmp_path, undisturbed, monkeypatch):
     folder = tmp_path / "state"
     fit(folder, stop_after=2)
@@ -304,6 +308,7 @@ def fit_images(table, folder, *, stop_after=None, patience=None):
     return model.get_weights(), resume
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_order_views_and_dropout_go_on_where_they_were(table, tmp_path, stop_after):
     expected, undisturbed = fit_images(table, tmp_path / "undisturbed")
@@ -314,6 +319,7 @@ def test_order_views_and_dropout_go_on_where_they_were(table, tmp_path, stop_aft
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
 def test_early_stopping_remembers_what_it_has_seen_before_an_interruption(table, tmp_path, stop_after):
     # the highest loss counts as the best here, so that patience ends early
@@ -326,6 +332,7 @@ def test_early_stopping_remembers_what_it_has_seen_before_an_interruption(table,
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "tried"), [(8, [32, 16, 8]), (32, [32]), (1, [32, 16, 8, 4, 2, 1])])
 def test_a_batch_that_memory_cannot_hold_is_halved_and_said_so(capsys, room, tried):
     asked = []
@@ -342,6 +349,7 @@ def test_a_batch_that_memory_cannot_hold_is_halved_and_said_so(capsys, room, tri
     assert capsys.readouterr().out.splitlines() == said
 
 
+@pytest.mark.slow
 def test_a_single_image_that_memory_cannot_hold_is_an_error():
     def fit(batch_size):
         raise tf.errors.ResourceExhaustedError(None, None, "no room")
@@ -350,6 +358,7 @@ def test_a_single_image_that_memory_cannot_hold_is_an_error():
         training.fit_in_memory(fit, 4)
 
 
+@pytest.mark.slow
 def test_a_folder_used_again_starts_anew(tmp_path):
     fit(tmp_path / "state", epochs=2)
     model, resumed = fit(tmp_path / "state", epochs=2)

@@ -45,6 +45,7 @@ def load():
     return models.build_backbone("mobilenetv2_035", 32, weights="imagenet")
 
 
+@pytest.mark.slow
 def test_other_weights_under_the_official_name_are_refused(mirror, random_weights):
     backbone, path = random_weights
     mirror_weights(mirror, path.read_bytes())
@@ -81,6 +82,7 @@ def test_weights_stored_in_half_precision_are_recognised_and_others_are_not(rand
     assert weights.digest_of_weights(backbone, half_precision=True) != halved[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "web page", "empty"])
 def test_damaged_weights_are_refused(mirror, random_weights, damage):
     content = random_weights[1].read_bytes()
@@ -91,6 +93,7 @@ def test_damaged_weights_are_refused(mirror, random_weights, damage):
     assert str(mirror / "weights" / WEIGHTS) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_backbone_are_refused(mirror, random_weights):
     (mirror / "weights").mkdir()
     wider = weights.WEIGHT_FILES["imagenet"]["mobilenetv2_100"]

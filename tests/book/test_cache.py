@@ -91,6 +91,7 @@ def test_parameters_and_earlier_chapters_count(project):
     assert cache.list_changes(mark(follows=[{"chapter": "b"}]), before) == ["chapters it follows"]
 
 
+@pytest.mark.slow
 def test_other_photographs_make_a_chapter_of_theirs_stale(mirror, flowers, monkeypatch):
     chapter = "book/02_the_pictures.ipynb"
     before = cache.mark_chapter(chapter, PARAMETERS, drawn=False)

@@ -39,6 +39,7 @@ def changed(before, after):
     return [path for path, values in before.items() if not np.array_equal(values, after[path])]
 
 
+@pytest.mark.slow
 def test_batch_normalization_of_the_nested_backbone_stays_frozen_under_fit_to_the_last_bit(snippet, images):
     keras.utils.set_random_seed(0)
     model, backbone = snippet.build_model(CLASSES, **SMALL)
@@ -53,6 +54,7 @@ def test_batch_normalization_of_the_nested_backbone_stays_frozen_under_fit_to_th
     assert any(moved)
 
 
+@pytest.mark.slow
 def test_calling_the_backbone_with_training_false_does_not_protect_batch_normalization_under_fit(snippet, images):
     keras.utils.set_random_seed(0)
     backbone = keras.applications.MobileNetV2(
@@ -71,6 +73,7 @@ def test_a_frozen_backbone_trains_its_head_alone(snippet):
     assert [tuple(weight.shape) for weight in model.trainable_weights] == [(1280, CLASSES), (CLASSES,)]
 
 
+@pytest.mark.slow
 def test_the_same_layers_are_unfrozen_as_by_the_books_partial_fine_tuning(snippet):
     _, backbone = snippet.build_model(CLASSES, **SMALL)
     snippet.unfreeze(backbone)
@@ -80,6 +83,7 @@ def test_the_same_layers_are_unfrozen_as_by_the_books_partial_fine_tuning(snippe
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_the_whole_recipe_runs_as_it_stands(snippet, images):
     import tensorflow as tf
 

@@ -70,6 +70,7 @@ def write_project(folder, **sources):
     (folder / "_toc.yml").write_text(f"format: jb-book\nroot: index\nparts:\n- chapters:{chapters}\n")
 
 
+@pytest.mark.slow
 def test_the_check_goes_on_after_a_failure_and_names_it(tmp_path, monkeypatch, capsys):
     works = "from pathlib import Path\nassert PROFILE == 'smoke' and not Path('_toc.yml').exists()"
     write_project(tmp_path, first="raise KeyError('petal')", second=works)
@@ -82,6 +83,7 @@ def test_the_check_goes_on_after_a_failure_and_names_it(tmp_path, monkeypatch, c
     assert said.endswith("1 chapters failed: first.ipynb\n")
 
 
+@pytest.mark.slow
 def test_each_chapter_is_checked_on_a_machine_that_knows_no_other(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_RUNS", str(tmp_path / "runs"))
     looks_around = """import os

@@ -26,6 +26,7 @@ def source(tmp_path, monkeypatch):
     return tmp_path / "source.ipynb"
 
 
+@pytest.mark.slow
 def test_a_chapter_without_its_photographs_is_executed_on_synthetic_images_with_a_box_below_its_title(source, tmp_path):
     editions.execute_chapter(source, tmp_path / "copy.ipynb", {"PROFILE": "full"}, marks={"mine": 1})
     copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
@@ -40,6 +41,7 @@ def test_a_chapter_without_its_photographs_is_executed_on_synthetic_images_with_
     ]
 
 
+@pytest.mark.slow
 def test_a_chapter_that_has_all_it_needs_is_left_as_it_is(source, tmp_path):
     editions.execute_chapter(source, tmp_path / "copy.ipynb", {"PROFILE": "smoke"})
     copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
@@ -48,6 +50,7 @@ def test_a_chapter_that_has_all_it_needs_is_left_as_it_is(source, tmp_path):
     assert editions.describe({"book/15.ipynb": copy.metadata}) == []
 
 
+@pytest.mark.slow
 def test_strict_makes_missing_photographs_a_failure(source, tmp_path):
     with pytest.raises(MissingDataError, match="no source has the archive"):
         execution.execute_chapter(source, tmp_path / "copy.ipynb", {"PROFILE": "full"})

@@ -61,6 +61,7 @@ def test_a_failure_shows_the_end_of_its_traceback_without_colours(tmp_path, fail
     assert str(failure.value).endswith(f"The run up to there is in {failed / 'source.ipynb'}")
 
 
+@pytest.mark.slow
 def test_a_cell_that_hangs_is_stopped_at_the_time_limit(tmp_path, failed):
     source = write_notebook(tmp_path / "source.ipynb", "print('done')", "import time\ntime.sleep(600)")
     with pytest.raises(execution.ChapterError, match=r"source\.ipynb: a cell took longer than 1 s and was stopped"):
@@ -69,6 +70,7 @@ def test_a_cell_that_hangs_is_stopped_at_the_time_limit(tmp_path, failed):
     assert "done\\n" in (failed / "source.ipynb").read_text()  # what has run before it is kept
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_reported_with_the_likely_cause(tmp_path, failed):
     source = write_notebook(tmp_path / "source.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(execution.ChapterError, match="its process died; the system ends processes that ask for more"):
@@ -120,12 +122,14 @@ def test_what_a_cell_warns_of_many_times_is_said_once():
     ]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_a_test_starts_has_a_users_environment(tmp_path):
     source = write_notebook(tmp_path / "source.ipynb", "import os\nprint([n for n in os.environ if 'PYTEST' in n])")
     execution.execute_chapter(source, tmp_path / "copy.ipynb", {})
     assert nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[-1].outputs[0].text == "[]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["Agg", "TkAgg"])
 def test_figures_stand_on_the_page_whatever_backend_the_environment_names(tmp_path, monkeypatch, backend):
     monkeypatch.setenv("MPLBACKEND", backend)
@@ -148,6 +152,7 @@ def test_another_kernel_called_python3_is_not_started(tmp_path, monkeypatch):
     assert nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[-1].outputs[0].text == f"{sys.executable}\n"
 
 
+@pytest.mark.slow
 def test_missing_data_are_told_from_other_failures(tmp_path, failed):
     raising = "from tlhelpers.datasets.downloads import MissingDataError\nraise MissingDataError('no source has it')"
     source = write_notebook(tmp_path / "source.ipynb", raising)

@@ -59,6 +59,7 @@ def test_versions_are_listed(tmp_path, name):
     assert row.split("|")[2].strip()
 
 
+@pytest.mark.slow
 def test_memory_of_started_processes_is_seen_and_watching_ends():
     command = [sys.executable, "-c", WATCHES]  # this process may have started others
     peak, later = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())

@@ -47,6 +47,7 @@ def texts(notebook):
     return [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
 
 
+@pytest.mark.slow
 def test_a_copied_kernel_has_loaded_what_others_load_and_computes_the_same(tmp_path):
     cells = LOADED, STARTING, f"SEED = 3{TRAINING}"
     copied, ordinary = (texts(execute(tmp_path, *cells, copied=copied)) for copied in (True, False))
@@ -54,6 +55,7 @@ def test_a_copied_kernel_has_loaded_what_others_load_and_computes_the_same(tmp_p
     assert copied[1:] == ordinary[1:]
 
 
+@pytest.mark.slow
 def test_a_copied_kernel_keeps_few_of_the_calls_that_its_process_was_busy_with(tmp_path):
     cell = "import traceback\nprint([entry.name for entry in traceback.extract_stack()])"
     (calls,) = texts(execute(tmp_path, cell))
@@ -67,17 +69,20 @@ def test_a_copy_that_nobody_asks_for_ends():
     assert manager.copy.wait() == 0
 
 
+@pytest.mark.slow
 def test_figures_of_a_copied_kernel_stand_in_the_notebook(tmp_path):
     figure = execute(tmp_path, FIGURE).cells[-1].outputs[0]
     assert "image/png" in figure.data
 
 
+@pytest.mark.slow
 def test_what_a_program_of_a_copied_kernel_says_on_stderr_is_heard(tmp_path):
     warnings = execute(tmp_path, SPEAKING).metadata[execution.WARNINGS]
     assert [warning["text"] for warning in warnings] == ["careful\n"]
     assert "wrote an error to stderr: ERROR: no" in execute(tmp_path, SPEAKING.replace("careful", "ERROR: no"))
 
 
+@pytest.mark.slow
 def test_a_copied_kernel_that_hangs_is_stopped_and_one_that_dies_is_reported(tmp_path):
     place = tmp_path / "kernel"
     assert "a cell took longer than 1 s and was stopped" in execute(
@@ -100,6 +105,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
 def test_a_copied_kernel_ends_with_the_build(tmp_path, ending):
     place = tmp_path / "kernel"

@@ -85,6 +85,7 @@ def fill_memory(folder, name):
     return 0.1
 
 
+@pytest.mark.slow
 def test_each_piece_has_a_process_of_its_own(tmp_path):
     works = {name: partial(fill_memory, tmp_path, name) for name in "ab"}
     assert schedule.run_all(works, {}, jobs=1, seconds={}) == {}
@@ -136,6 +137,7 @@ input()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
 def test_what_all_pieces_need_can_be_loaded_before_there_is_a_piece(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
@@ -171,6 +173,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the pieces of this test speak through a POSIX shell")
 def test_what_pieces_start_speaks_into_a_file_and_leaves_the_terminal_to_the_build(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path))
@@ -200,6 +203,7 @@ def list_processes(text):
     return [p for p in psutil.process_iter(["cmdline"]) if text in " ".join(p.info["cmdline"] or [])]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
 def test_nothing_runs_on_when_the_build_is_ended(tmp_path, ending):

@@ -197,6 +197,7 @@ print(len(classes) > 2, "tensorflow" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_the_reference_is_made_without_loading_what_its_classes_are_derived_from():
     done = subprocess.run([sys.executable, "-c", SEARCH_FOR_OVERLOADS], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]

@@ -366,6 +366,7 @@ def test_a_name_that_is_both_file_and_folder_is_refused(tmp_path, flowers):
         archives.check_archive(path, flowers)
 
 
+@pytest.mark.slow
 def test_a_damaged_archive_is_refused_or_whole_and_nothing_else(tmp_path, flowers):
     good = bytearray(pack(tmp_path / "good.zip", compression=zipfile.ZIP_DEFLATED).read_bytes())
     rng = np.random.default_rng(0)

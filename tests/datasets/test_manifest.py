@@ -238,6 +238,7 @@ def test_unreadable_files_stay_in_the_manifest_and_out_of_the_splits(tmp_path, f
         assert len(split_manifest(table, flowers, protocol=protocol)) == 50
 
 
+@pytest.mark.slow
 def test_work_in_several_processes_gives_the_same_manifest(tmp_path):
     images = {f"{label}/{i}.png": encode(draw_flower(label, i)) for label in TWO_CLASSES for i in range(101)}
     folder = fill(tmp_path / "images", images)

@@ -283,6 +283,7 @@ def drawn(monkeypatch):
     return studies.get_study("flowers", drawn=True)
 
 
+@pytest.mark.slow
 def test_pictures_of_a_drawn_study_are_drawn_once_and_no_archive_is_asked_for(mirror, drawn, monkeypatch):
     folder = prepare_images(drawn)
     assert folder.is_relative_to(settings.home_folder() / "images" / "flowers-drawn")
@@ -293,6 +294,7 @@ def test_pictures_of_a_drawn_study_are_drawn_once_and_no_archive_is_asked_for(mi
     assert prepare_images(drawn) == folder
 
 
+@pytest.mark.slow
 def test_drawn_and_found_pictures_never_share_a_folder(mirror, flowers, monkeypatch):
     monkeypatch.setattr(collection, "FILES_PER_CLASS", 30)
     found, drawn = prepare_images(flowers), prepare_images(studies.get_study("flowers", drawn=True))

@@ -221,6 +221,7 @@ def planned_manifest():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
 def test_drawings_train_on_few_pictures_and_test_on_many(drawn_flowers, protocol, seed):

@@ -9,7 +9,7 @@ from tlhelpers.datasets import splits
 from tlhelpers.experiments import grids, recipes, sweeps
 from tlhelpers.results import claims
 
-PLANS = {name: plan for name, (plan, _) in sweeps.SWEEPS.items()}
+PLANS = {name: sweep.plan for name, sweep in sweeps.SWEEPS.items()}
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())

@@ -115,6 +115,7 @@ def test_answers_follow_their_pictures_through_a_shuffle(pictures):
 # The network and its losses
 
 
+@pytest.mark.slow
 def test_a_quiz_has_one_output_per_question():
     backbone = models.build_backbone(pretraining.BACKBONE, 32, weights=None)
     quiz = pretraining.build_quiz(backbone, QUESTIONS)
@@ -187,6 +188,7 @@ def test_features_of_noise_are_probed_near_chance_however_well_they_can_be_learn
     assert pretraining.probe_accuracy(eye(400), probe_of(noise)) == pytest.approx(0.2, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small_pictures")
 def test_the_probe_is_balanced_and_from_a_garden_of_its_own(monkeypatch):
     monkeypatch.setattr(pretraining, "PROBE_PER_CLASS", 2)
@@ -245,6 +247,7 @@ def assert_same_weights(one, other):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_the_history_holds_every_epoch_and_the_backbone_takes_pictures_as_drawn(tmp_path, tiny):
     backbone, log = pretraining.pretrain(tmp_path / "state")
     assert backbone.input_shape == (None, pretraining.PICTURE_SIZE, pretraining.PICTURE_SIZE, 3)
@@ -256,6 +259,7 @@ def test_the_history_holds_every_epoch_and_the_backbone_takes_pictures_as_drawn(
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [2, 3])
 def test_a_killed_run_goes_on_after_the_last_finished_epoch(tmp_path, tiny, kill_at):
     tiny.kill_at = kill_at
@@ -277,6 +281,7 @@ def test_another_plan_takes_up_nothing_from_an_unfinished_one(monkeypatch):
     assert len(folders) == 4
 
 
+@pytest.mark.slow
 def test_training_follows_the_planned_rates(tmp_path, tiny):
     planned = [pretraining.learning_rate(epoch) for epoch in range(3)]
     _, log = pretraining.pretrain(tmp_path / "state")
@@ -294,6 +299,7 @@ def _pocket(tmp_path, monkeypatch, _small_pictures):
     monkeypatch.setattr(pretraining, "CARD_TEST_PER_CLASS", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_pocket")
 def test_the_card_describes_the_weights_written_beside_it(monkeypatch):
     original, measured = pretraining.probe_accuracy, []
@@ -328,6 +334,7 @@ def shipped():
     return models.build_backbone(pretraining.BACKBONE, pretraining.PICTURE_SIZE, weights="pocket")
 
 
+@pytest.mark.slow
 def test_the_shipped_backbone_is_the_one_of_its_card_and_small(shipped):
     card = weight_files.load_card()
     assert card["arrays_sha256"] == weight_files.digest_of_weights(shipped)
@@ -337,6 +344,7 @@ def test_the_shipped_backbone_is_the_one_of_its_card_and_small(shipped):
     assert (card["pictures"], card["image_size"]) == (pretraining.PICTURES, pretraining.IMAGE_SIZE)
 
 
+@pytest.mark.long
 def test_the_shipped_backbone_reaches_its_stated_accuracy(shipped):
     card = weight_files.load_card()
     probe = pretraining.load_probe(test_per_class=card["probe"]["test_per_class"])

@@ -93,6 +93,7 @@ def operations_of_a_step(weights):
     return len(step.get_concrete_function().graph.get_operations())
 
 
+@pytest.mark.slow
 def test_another_weight_makes_a_step_a_few_operations_longer():
     assert (operations_of_a_step(20) - operations_of_a_step(10)) / 10 <= 15
 

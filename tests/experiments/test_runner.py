@@ -36,6 +36,7 @@ def test_an_experiment_stands_where_its_record_does(tmp_path):
     assert path == tmp_path / "flowers/careful/mobilenetv2_035-frozen_linear/seed-3.json"
 
 
+@pytest.mark.slow
 def test_a_smaller_training_set_is_part_of_a_larger_and_the_rest_stays():
     everything, few, fewer = table_of(), table_of(per_class=4), table_of(per_class=2)
     train = [set(table.loc[table["split"] == "train", "path"]) for table in (everything, few, fewer)]
@@ -46,17 +47,20 @@ def test_a_smaller_training_set_is_part_of_a_larger_and_the_rest_stays():
     assert few.loc[few["split"] == "train", "label"].value_counts().unique().tolist() == [4]
 
 
+@pytest.mark.slow
 def test_another_seed_chooses_other_images():
     first, second = (table_of(per_class=2, seed=seed) for seed in (0, 1))
     assert set(first.loc[first["split"] == "train", "path"]) != set(second.loc[second["split"] == "train", "path"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_class", [0, 1000])
 def test_more_images_than_a_class_has_are_an_error(per_class):
     with pytest.raises(ValueError, match=rf"between 1 and \d+ training images here. Received: per_class={per_class}"):
         table_of(per_class=per_class)
 
 
+@pytest.mark.slow
 def test_what_is_still_being_chosen_never_sees_a_test_image():
     whole, chosen = table_of(), table_of(evaluated_on="validation")
     test = set(whole.loc[whole["split"] == "test", "path"])
@@ -92,6 +96,7 @@ def finished(trained, tmp_path, monkeypatch):
     return done, records.record_path(tmp_path / "records", done.name)
 
 
+@pytest.mark.slow
 def test_a_record_says_what_was_asked_and_what_it_took(finished):
     done, path = finished
     record = records.load_record(path)
@@ -106,6 +111,7 @@ def test_a_record_says_what_was_asked_and_what_it_took(finished):
     json.dumps(record.details)
 
 
+@pytest.mark.slow
 def test_a_finished_experiment_is_left_as_it_is(finished, monkeypatch):
     done, path = finished
     before = path.read_bytes()
@@ -114,6 +120,7 @@ def test_a_finished_experiment_is_left_as_it_is(finished, monkeypatch):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_recipe_recorded_before_a_field_existed_has_its_default(finished, tmp_path):
     done, path = finished
     facts = json.loads(path.read_text(encoding="utf-8"))
@@ -138,6 +145,7 @@ np.save(sys.argv[3], (looks[0] + looks[1]) / 2)
 """
 
 
+@pytest.mark.slow
 def test_the_saved_model_gives_the_recorded_predictions_in_a_new_process(finished, tmp_path):
     done, path = finished
     record = records.load_record(path)
@@ -151,6 +159,7 @@ def test_the_saved_model_gives_the_recorded_predictions_in_a_new_process(finishe
     np.testing.assert_allclose(y_prob, record.y_prob, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_model_of_what_is_still_being_chosen_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
     chosen = experiment(evaluated_on="validation")
@@ -159,6 +168,7 @@ def test_the_model_of_what_is_still_being_chosen_is_not_kept(tmp_path, monkeypat
     assert not list(tmp_path.rglob("*.keras"))
 
 
+@pytest.mark.slow
 def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
     done, path = finished
     again = runner.run_experiment(done, tmp_path / "again")
@@ -167,6 +177,7 @@ def test_two_runs_of_an_experiment_agree_to_the_last_bit(finished, tmp_path):
     np.testing.assert_array_equal(again.y_prob, first.y_prob)
 
 
+@pytest.mark.slow
 def test_a_record_says_how_far_its_training_images_are_from_the_pretraining_where_that_is_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("TLHELPERS_MODELS", str(tmp_path / "models"))
     asked = replace(experiment(evaluated_on="validation", per_class=4, measures_distance=True), seed=1)

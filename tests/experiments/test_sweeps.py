@@ -105,7 +105,7 @@ def test_an_unknown_sweep_names_the_known_ones():
         sweeps.load_sweep("breadths")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_cluster_of_two_workers_gives_what_this_machine_gives(tmp_path):
     import distributed

@@ -54,6 +54,7 @@ def moved(model, before):
     return {path for path, value in before.items() if not np.array_equal(after[path], value)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "first"), [("full", "Conv1"), ("partial", "block_7_expand")])
 def test_a_pretrained_backbone_moves_where_the_recipe_says_and_keeps_its_statistics(
     strategy, first, split_table, pocket_weights
@@ -70,6 +71,7 @@ def test_a_pretrained_backbone_moves_where_the_recipe_says_and_keeps_its_statist
     assert len(fitted.history["val_loss"]) == 1
 
 
+@pytest.mark.slow
 def test_a_frozen_recipe_trains_the_head_alone(split_table, pocket_weights):
     _, fitted = follow("frozen_linear", split_table, head_epochs=3)
     assert moved(fitted.model, pocket_weights) == set()
@@ -79,6 +81,7 @@ def test_a_frozen_recipe_trains_the_head_alone(split_table, pocket_weights):
     assert fitted.parameters["trainable"] == 1280 * 5 + 5
 
 
+@pytest.mark.slow
 def test_steps_of_a_head_at_once_are_those_of_one_after_the_other(split_table, monkeypatch):
     together = follow("frozen_linear", split_table, head_epochs=3)[1].history
     monkeypatch.setattr(trainer, "STEPS_AT_ONCE", 1)
@@ -88,6 +91,7 @@ def test_steps_of_a_head_at_once_are_those_of_one_after_the_other(split_table, m
         np.testing.assert_allclose(together[name], alone[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_from_scratch_updates_its_statistics_quickly(split_table, pocket_weights):
     _, fitted = follow("scratch", split_table)
     changed = moved(fitted.model, pocket_weights)
@@ -97,6 +101,7 @@ def test_a_network_from_scratch_updates_its_statistics_quickly(split_table, pock
     assert "weight_distance" not in fitted.details
 
 
+@pytest.mark.slow
 def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_table, tmp_path):
     recipe, fitted = follow("frozen_linear", split_table)
     plain = trainer.predict(replace(recipe, flips=False), fitted, split_table, "test")
@@ -109,6 +114,7 @@ def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_ta
     assert np.abs(both - plain).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_frozen_network_that_has_seen_the_pictures_is_not_asked_again(split_table, monkeypatch):
     recipe, fitted = follow("frozen_linear", split_table, train_size=64)
     expected = trainer.predict(recipe, replace(fitted, extractor=None), split_table, "validation")
@@ -116,6 +122,7 @@ def test_a_frozen_network_that_has_seen_the_pictures_is_not_asked_again(split_ta
     np.testing.assert_allclose(trainer.predict(recipe, fitted, split_table, "validation"), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_baseline_follows_a_recipe_too(split_table):
     _, fitted = follow_baseline(split_table)
     assert fitted.model.name == "baseline_cnn"
@@ -127,6 +134,7 @@ def test_early_stopping_ends_a_training_that_gets_no_better(split_table):
     assert len(fitted.history["loss"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["frozen_linear", "partial"])
 @pytest.mark.parametrize("views", [0, 2])
 def test_pictures_that_are_evaluated_in_the_end_are_not_looked_at_on_the_way(split_table, strategy, views):
@@ -134,6 +142,7 @@ def test_pictures_that_are_evaluated_in_the_end_are_not_looked_at_on_the_way(spl
     assert set(fitted.history) == {"loss", "accuracy"}
 
 
+@pytest.mark.slow
 def test_features_of_several_depths_are_standardised_and_stay_with_the_model(split_table, pocket_weights):
     recipe, fitted = follow("frozen_depths", split_table)
     head = fitted.model.layers[-1]
@@ -148,6 +157,7 @@ def test_features_of_several_depths_are_standardised_and_stay_with_the_model(spl
     assert moved(fitted.model, pocket_weights) == set()
 
 
+@pytest.mark.slow
 def test_training_images_are_read_at_the_recipes_size_and_cropped_to_the_training_size(split_table, monkeypatch):
     asked = []
 
@@ -163,6 +173,7 @@ def test_training_images_are_read_at_the_recipes_size_and_cropped_to_the_trainin
     assert ("validation", 32, None) in asked
 
 
+@pytest.mark.slow
 def test_an_epoch_shows_every_training_image_as_often_as_the_recipe_says(split_table, monkeypatch):
     shown = []
     load_dataset = loaders.load_dataset
@@ -176,6 +187,7 @@ def test_an_epoch_shows_every_training_image_as_often_as_the_recipe_says(split_t
     assert set(train["path"].value_counts()) == {3}
 
 
+@pytest.mark.slow
 def test_no_step_is_traced_twice(split_table, monkeypatch):
     traced = []
     train_step = keras.Model.train_step
@@ -189,6 +201,7 @@ def test_no_step_is_traced_twice(split_table, monkeypatch):
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_kept_views_train_the_moving_part_and_leave_the_beginning_alone(split_table, pocket_weights):
     _, fitted = follow("partial", split_table, views=2, epochs=3)
     changed = moved(fitted.model, pocket_weights)
@@ -200,6 +213,7 @@ def test_kept_views_train_the_moving_part_and_leave_the_beginning_alone(split_ta
     assert len(fitted.history["val_loss"]) == 3
 
 
+@pytest.mark.slow
 def test_one_plain_view_trains_as_the_whole_network_does_on_plain_images(split_table):
     changes = {"augment": None, "epochs": 2, "dropout": 0.0}
     (recipe, whole), (_, behind) = (follow("partial", split_table, views=views, **changes) for views in (0, 1))
@@ -208,6 +222,7 @@ def test_one_plain_view_trains_as_the_whole_network_does_on_plain_images(split_t
     np.testing.assert_allclose(one, other, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_recipe_goes_on_with_half_a_batch_where_memory_ends(split_table, monkeypatch, capsys):
     fit = keras.Model.fit
 

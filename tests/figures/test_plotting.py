@@ -105,6 +105,7 @@ def legend_labels(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
+@pytest.mark.slow
 @every_figure
 def test_each_function_returns_its_axes(draw):
     for ax in np.atleast_1d(draw()):

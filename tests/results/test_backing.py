@@ -29,6 +29,7 @@ def test_every_sentence_says_what_decides_it(listed):
             assert verdict in allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CLAIMS if not name.startswith(backing.TESTS)])
 def test_the_committed_records_decide_a_claim_as_the_sentences_need_it(name):
     finding = decide(name)

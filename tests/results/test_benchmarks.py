@@ -139,6 +139,7 @@ def make_bench(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_benchmarks_that_were_stopped_go_on_with_the_file_they_were_at(tmp_path, write_benchmark, make_bench):
     mended = tmp_path / "mended"
     paths = [write_benchmark(1, LATER_PASSES, needs=tmp_path / "ready"), write_benchmark(2, PREDICTING, needs=mended)]
@@ -153,6 +154,7 @@ def test_benchmarks_that_were_stopped_go_on_with_the_file_they_were_at(tmp_path,
     assert (tmp_path / "log").read_text().splitlines() == [LATER_PASSES.group, PREDICTING.group, PREDICTING.group]
 
 
+@pytest.mark.slow
 def test_finished_benchmarks_are_measured_anew_when_they_are_asked_for_again(tmp_path, write_benchmark, make_bench):
     path = write_benchmark(1, PREDICTING, needs=tmp_path / "ready")
     for _ in range(2):

@@ -1,6 +1,7 @@
 """Drawn cats and dogs: the same for a seed and an index, told apart by what they are made of and not by colour."""
 
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tlhelpers.synthetic import animals
@@ -19,6 +20,7 @@ def test_colours_and_light_say_little_about_the_animal():
     assert spread.min() > 15
 
 
+@pytest.mark.slow
 def test_pixels_alone_hardly_tell_cats_from_dogs():
     train, test = (np.concatenate([draw(name, seed, 150).mean(axis=3) for name in NAMES]) for seed in (1, 2))
     y = np.repeat([0, 1], 150)

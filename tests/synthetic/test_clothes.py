@@ -35,6 +35,7 @@ def test_garments_are_light_on_a_black_ground(name):
     assert pictures.max(axis=(1, 2)).min() > 60
 
 
+@pytest.mark.slow
 def test_a_linear_classifier_finds_trousers_easily_and_shirts_hardly():
     train, test = (np.concatenate([draw(name, seed, 60) for name in NAMES]).reshape(600, -1) for seed in (0, 1))
     y = np.repeat(np.arange(10), 60)

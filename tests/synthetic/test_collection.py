@@ -108,6 +108,7 @@ def test_no_two_files_show_one_picture_unless_they_are_planned_copies(seed):
 # The files
 
 
+@pytest.mark.slow
 def test_readable_files_are_the_planned_pictures(drawn):
     rows = fault_rows(drawn.plan, "", "mislabelled").groupby("fault").head(6)
     assert len(rows) == 12
@@ -179,6 +180,7 @@ def test_a_study_is_drawn_once(small_study, monkeypatch):
         collection.draw_study(small_study)
 
 
+@pytest.mark.slow
 def test_drawn_pictures_of_which_some_are_gone_are_drawn_again(small_study):
     folder = collection.draw_study(small_study)
     lost = folder / "rose" / "0000.jpg"
@@ -188,6 +190,7 @@ def test_drawn_pictures_of_which_some_are_gone_are_drawn_again(small_study):
     assert lost.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_seed_draws_other_pictures_into_another_folder(small_study):
     first, other = collection.draw_study(small_study), collection.draw_study(small_study, seed=SEED + 1)
     assert first != other

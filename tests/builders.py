@@ -58,8 +58,8 @@ WORLD = {
     UNTRAINED: {"errors": UNTRAINED_ERRORS},
     PARTIAL: {"errors": PARTIAL_ERRORS, "seconds": 100},
     FULL: {"errors": PARTIAL_ERRORS, "seconds": 200},
-    SLOW: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.88, "recipe": {"rate": 1e-4}}},
-    FAST: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.4, "recipe": {"rate": 1e-2}}},
+    SLOW: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.88, "recipe": {"learning_rate": 1e-4}}},
+    FAST: {"errors": PARTIAL_ERRORS, "details": {"old_head_accuracy": 0.4, "recipe": {"learning_rate": 1e-2}}},
 }
 
 

@@ -46,10 +46,10 @@ def surroundings_of(folder):
 def execute_chapters(folder):
     """All chapters, executed as `make book` does: a dict from chapter to the executed notebook."""
     with surroundings_of(folder):
-        marks = build.mark_chapters(CHAPTERS, PARAMETERS, drawn=True)
-        changes = build.list_changes(CHAPTERS, marks)
+        cache_keys = build.make_cache_keys(CHAPTERS, PARAMETERS, drawn=True)
+        changes = build.list_changes(CHAPTERS, cache_keys)
         limits = {"jobs": schedule.choose_jobs(), "time_limit": CELL_SECONDS}
-        failures = build.execute_chapters(changes, PARAMETERS, marks, profile=PARAMETERS["PROFILE"], **limits)
+        failures = build.execute_chapters(changes, PARAMETERS, cache_keys, profile=PARAMETERS["PROFILE"], **limits)
         assert not failures, build.describe_failures(failures, len(changes))
         return {chapter: nbformat.read(staging.staged(chapter), as_version=4) for chapter in CHAPTERS}
 

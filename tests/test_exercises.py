@@ -169,7 +169,7 @@ def test_report_is_a_table_that_escapes_what_it_shows():
 def test_budgets_exist_for_every_profile_and_the_sources_rate_for_photographs():
     assert set(exercises.RESCUE) == {"full", "pocket", "smoke"}
     budget = exercises.get_rescue_budget("full")
-    assert (budget.unfrozen, budget.rate) == (20, 1e-5)
+    assert (budget.unfrozen, budget.learning_rate) == (20, 1e-5)
     with pytest.raises(ValueError, match=r"one of \['full', 'pocket', 'smoke'\]. Received: profile='fast'"):
         exercises.get_rescue_budget("fast")
 

@@ -240,7 +240,7 @@ def test_rests_of_killed_work_are_removed_at_every_depth_when_nobody_can_be_at_i
         path.write_text("something")
         for aged in (path, path.parent, path.parent.parent):
             os.utime(aged, (time.time() - age,) * 2)
-    files.remove_rests(tmp_path)
+    files.remove_leftovers(tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {name for name, (_, stays) in PLACES.items() if stays}
 
@@ -249,7 +249,7 @@ def test_what_lies_in_a_folder_that_is_whole_is_never_taken_for_a_rest(tmp_path)
     path = make_folder(tmp_path / "images" / "0123", f"{files.TEMPORARY}of-somebody.jpg")
     for inner in path.rglob("*"):
         os.utime(inner, (time.time() - 2 * WEEK,) * 2)
-    files.remove_rests(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert files.is_whole(path)
 
 
@@ -259,7 +259,7 @@ def test_a_rest_that_cannot_be_removed_stops_nobody(tmp_path, monkeypatch):
     rest.touch()
     os.utime(rest, (time.time() - 2 * WEEK,) * 2)
     monkeypatch.setattr(files.Path, "unlink", Path.mkdir)  # fails, for there is something already
-    files.remove_rests(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert rest.exists()
 
 
@@ -349,7 +349,7 @@ def test_what_is_not_finished_has_a_name_that_tells_it_from_the_files_of_others(
 
 
 def test_a_cache_that_does_not_exist_holds_no_rests(tmp_path):
-    files.remove_rests(tmp_path / "nowhere")
+    files.remove_leftovers(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -63,6 +63,17 @@ def test_a_build_that_has_nothing_to_do_never_waits_for_tensorflow():
     assert run_in_a_new_process(code) is False
 
 
+@pytest.mark.parametrize("owner", [tl.choose_profile("smoke"), tl.get_recipe("full"), tl.get_rescue_budget("smoke")])
+def test_an_old_name_of_a_field_says_what_the_field_is_called_now(owner):
+    assert owner.OLD
+    for old, new in owner.OLD.items():
+        assert hasattr(owner, new)
+        with pytest.raises(AttributeError, match=f"`{old}` is `{new}` now"):
+            getattr(owner, old)
+    with pytest.raises(AttributeError, match="has no attribute 'never'"):
+        owner.never  # noqa: B018 - asking is the test
+
+
 @pytest.mark.parametrize("old", tl.RENAMED)
 def test_a_name_of_the_first_edition_leads_to_its_new_one(old):
     with pytest.raises(AttributeError, match=rf"`tl.{old}` is `tl.{tl.RENAMED[old]}` now"):

@@ -125,7 +125,7 @@ PUBLIC = {
         "summarise",
         "summarise_pooled",
     ],
-    "results.cross_study": ["check_conclusion", "domain_table", "separability", "studies_table"],
+    "results.cross_study": ["check_conclusion", "domain_table", "chance_adjusted_accuracy", "studies_table"],
     "training": ["TraceOnce", "Resume", "predict_probabilities", "save_model"],
     "widgets": ["explore_confusions", "explore_depths", "explore_heat_maps", "explore_threshold"],
 }
@@ -134,6 +134,7 @@ PUBLIC = {
 RENAMED = {
     "QuickStart": "TraceOnce",
     "extract_elsewhere": "extract_features_parallel",
+    "separability": "chance_adjusted_accuracy",
     "soften_batch_norm": "set_batch_norm_momentum",
 }
 MOVED = {"pretraining": "experiments.pretraining", "summaries": "results.tables"}

@@ -72,7 +72,7 @@ def to_probabilities(outputs, kind=UNKNOWN):
     """
     outputs = np.asarray(outputs, dtype=np.float32)
     if not np.isfinite(outputs).all():
-        raise ValueError(f"Outputs of a classifier are finite numbers. Received: {describe_rubbish(outputs)}")
+        raise ValueError(f"Outputs of a classifier are finite numbers. Received: {describe_garbage(outputs)}")
     if kind == UNKNOWN:
         kind = guess_kind(outputs)
     if outputs.shape[1] == 1:
@@ -103,7 +103,7 @@ def guess_kind(outputs):
     return PROBABILITIES if between and bool((np.abs(sums - 1) <= SLACK).all()) else LOGITS
 
 
-def describe_rubbish(outputs):
+def describe_garbage(outputs):
     """Outputs that are no numbers, in words."""
     bad = ~np.isfinite(outputs)
     kind = "NaN" if np.isnan(outputs).any() else "infinity"

@@ -395,7 +395,7 @@ def choose_backbone(profile, study):
         chosen = profiles.FULL
     except weights.MissingDataError:
         chosen = profiles.POCKET
-    taken = ("backbone", "weights", "head_rate", "unfrozen", "fine_tuning_rate")
+    taken = ("backbone", "weights", "head_learning_rate", "unfrozen", "fine_tuning_learning_rate")
     return replace(profile, **{name: getattr(chosen, name) for name in taken})
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tlhelpers import loaders, models, profiles, training, widgets
+from tlhelpers import inputs, loaders, models, profiles, training, widgets
 from tlhelpers.datasets.studies import HIGHEST_TRAINING, LOWEST_VALIDATION
 from tlhelpers.figures import curves
 
@@ -17,32 +17,40 @@ RESCUE_DROPOUT = 0.3
 
 
 @dataclass(frozen=True)
-class RescueBudget:
+class RescueBudget(inputs.OldNames):
     """How the wrong training and the solution of the rescue are set under a profile.
 
     Args:
         wrong_epochs: int. Passes of the wrong training.
-        wrong_rate: float. Its learning rate.
+        wrong_learning_rate: float. Its learning rate.
         head_epochs: int. Passes of the new head.
-        head_rate: float. Its learning rate.
+        head_learning_rate: float. Its learning rate.
         unfrozen: int. How many layers, counted from the end, move then.
         epochs: int. Passes with them.
-        rate: float. Their learning rate.
+        learning_rate: float. Their learning rate.
     """
 
+    OLD = {  # noqa: RUF012 - not a field
+        "wrong_rate": "wrong_learning_rate",
+        "head_rate": "head_learning_rate",
+        "rate": "learning_rate",
+    }
+
     wrong_epochs: int
-    wrong_rate: float
+    wrong_learning_rate: float
     head_epochs: int
-    head_rate: float
+    head_learning_rate: float
     unfrozen: int
     epochs: int
-    rate: float
+    learning_rate: float
 
 
 RESCUE = {
-    "full": RescueBudget(20, 1e-3, head_epochs=2, head_rate=1e-4, unfrozen=20, epochs=1, rate=1e-5),
-    "pocket": RescueBudget(12, 1e-3, head_epochs=6, head_rate=2e-3, unfrozen=118, epochs=6, rate=3e-4),
-    "smoke": RescueBudget(1, 1e-3, head_epochs=1, head_rate=2e-3, unfrozen=118, epochs=1, rate=3e-4),
+    "full": RescueBudget(20, 1e-3, head_epochs=2, head_learning_rate=1e-4, unfrozen=20, epochs=1, learning_rate=1e-5),
+    "pocket": RescueBudget(
+        12, 1e-3, head_epochs=6, head_learning_rate=2e-3, unfrozen=118, epochs=6, learning_rate=3e-4
+    ),
+    "smoke": RescueBudget(1, 1e-3, head_epochs=1, head_learning_rate=2e-3, unfrozen=118, epochs=1, learning_rate=3e-4),
 }
 
 

@@ -149,7 +149,7 @@ def is_whole(folder):
 
 
 def temporary_beside(path, suffix=""):
-    """A name beside `path` that nothing has yet, and by which `remove_rests` knows what killed work has left.
+    """A name beside `path` that nothing has yet, and by which `remove_leftovers` knows what killed work has left.
 
     Args:
         path: Path.
@@ -193,14 +193,14 @@ def only_one(path, message):
             lock.release()
 
 
-def remove_rests(folder):
+def remove_leftovers(folder):
     """Removes what killed work has left anywhere in a cache: temporary files and folders of ours, a week old.
 
     Args:
         folder: Path. The cache; need not exist.
     """
     oldest = time.time() - RESTS_KEPT_DAYS * 24 * 3600
-    for rest in list(_find_rests(folder)):
+    for rest in list(_find_leftovers(folder)):
         with contextlib.suppress(OSError):  # another process has just removed or renamed it, or it is somebody else's
             if rest.stat().st_mtime > oldest:
                 continue
@@ -210,7 +210,7 @@ def remove_rests(folder):
                 rest.unlink()
 
 
-def _find_rests(folder):
+def _find_leftovers(folder):
     """What has a temporary name of ours below a folder. Where all is whole, nobody looks."""
     for place, folders, names in os.walk(folder):
         if WHOLE in names:

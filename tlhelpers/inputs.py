@@ -13,6 +13,20 @@ ROUNDING = {2: 1e-2, 4: 1e-3, 8: 1e-3}  # by the bytes of a number: how far a ro
 PIXEL_MAX = 255
 
 
+class OldNames:
+    """Tells chapters that ask for a field by the name it had in the first edition what it is called now.
+
+    `OLD` is a dict from an old name to today's.
+    """
+
+    OLD = {}  # noqa: RUF012 - of the class, and never changed
+
+    def __getattr__(self, name):
+        if name in self.OLD:
+            raise AttributeError(f"What the first edition called `{name}` is `{self.OLD[name]}` now")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
 def check_labels(y_true, *, classes=None, name="y_true"):
     """Labels in whatever unambiguous form, as indices.
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from tlhelpers import devices, settings
+from tlhelpers import devices, inputs, settings
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(inputs.OldNames):
     """Drawn images or found ones, the backbone and the time budget of a build.
 
     Args:
@@ -16,10 +16,10 @@ class Profile:
         weights: str. What the backbone was pretrained on: `"imagenet"` or `"pocket"`.
         baseline_epochs: int. Passes over the training images for the network trained from scratch.
         head_epochs: int. Passes for a new head on a frozen backbone.
-        head_rate: float. Learning rate of the head.
+        head_learning_rate: float. Learning rate of the head.
         unfrozen: int. How many layers, counted from the end, fine-tuning lets move.
         fine_tuning_epochs: int. Passes for the unfrozen layers.
-        fine_tuning_rate: float. The rate from which that of the unfrozen layers falls.
+        fine_tuning_learning_rate: float. The rate from which that of the unfrozen layers falls.
         case_epochs: int. Passes for a network trained from scratch in a case study.
         case_per_class: int. Training images of each class where a case study wants few.
         grid_epochs: int. Passes for each cell of a grid.
@@ -33,16 +33,21 @@ class Profile:
         reason: str. Why this profile was chosen.
     """
 
+    OLD = {  # noqa: RUF012 - not a field
+        "head_rate": "head_learning_rate",
+        "fine_tuning_rate": "fine_tuning_learning_rate",
+    }
+
     name: str
     drawn: bool
     backbone: str | None
     weights: str
     baseline_epochs: int
     head_epochs: int
-    head_rate: float
+    head_learning_rate: float
     unfrozen: int
     fine_tuning_epochs: int
-    fine_tuning_rate: float
+    fine_tuning_learning_rate: float
     case_epochs: int
     case_per_class: int
     grid_epochs: int
@@ -68,19 +73,19 @@ FULL = Profile(
     weights="imagenet",
     baseline_epochs=8,
     head_epochs=15,
-    head_rate=3e-4,
+    head_learning_rate=3e-4,
     unfrozen=6,
     fine_tuning_epochs=10,
-    fine_tuning_rate=1e-4,
+    fine_tuning_learning_rate=1e-4,
     case_epochs=20,
     case_per_class=100,
     grid_epochs=8,
     grid_scratch_epochs=24,
     grid_depths=("last 6 layers", "from the middle on", "everything"),
     grid_rates=(1e-4, 1e-3, 1e-2),
-    grid_ways=("from scratch", "frozen", "everything moves"),
+    grid_ways=("from scratch", "frozen", "full fine-tuning"),
     grid_per_class=(5, 10, 20, 50, 100, 200),
-    domain_ways=("frozen", "everything moves"),
+    domain_ways=("frozen", "full fine-tuning"),
     domain_per_class=200,
 )
 # The same where there is no GPU: what takes two cores longer than some minutes a chapter is shown by recorded runs.
@@ -103,10 +108,10 @@ POCKET = Profile(
     weights="pocket",
     baseline_epochs=14,
     head_epochs=30,
-    head_rate=1e-3,
+    head_learning_rate=1e-3,
     unfrozen=118,  # from block 4 on
     fine_tuning_epochs=10,
-    fine_tuning_rate=5e-4,
+    fine_tuning_learning_rate=5e-4,
     case_epochs=16,
     case_per_class=20,
     grid_epochs=3,

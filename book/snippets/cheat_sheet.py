@@ -2,7 +2,7 @@
 
 import keras
 
-HEAD_RATE, FINE_TUNING_RATE = 1e-3, 1e-4
+HEAD_LEARNING_RATE, FINE_TUNING_LEARNING_RATE = 1e-3, 1e-4
 
 
 def build_model(classes, image_size=224, weights="imagenet"):
@@ -20,10 +20,10 @@ def build_model(classes, image_size=224, weights="imagenet"):
     return keras.Model(inputs, logits), backbone
 
 
-def compile_model(model, rate):
+def compile_model(model, learning_rate):
     """Compiles; once more after each change of `trainable`."""
     model.compile(
-        optimizer=keras.optimizers.Adam(rate),
+        optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -42,9 +42,11 @@ def unfreeze(backbone, first="block_7_expand"):
 def train(train_data, validation_data, classes, epochs=(15, 8), **options):
     """The head first, then the later part of the backbone."""
     model, backbone = build_model(classes, **options)
-    compile_model(model, HEAD_RATE)
+    compile_model(model, HEAD_LEARNING_RATE)
     model.fit(train_data, validation_data=validation_data, epochs=epochs[0])
     unfreeze(backbone)
-    compile_model(model, FINE_TUNING_RATE)  # compile again after every change
+    compile_model(
+        model, FINE_TUNING_LEARNING_RATE
+    )  # compile again after every change
     model.fit(train_data, validation_data=validation_data, epochs=epochs[1])
     return model

@@ -13,7 +13,7 @@ EPOCHS = 10
 RATE = 1e-3
 MOVING = {"layers": {"last": 6}, "blocks": {"from_block": "block_13"}}  # what the source lets move, and more
 FINE_TUNING_SIZE, READ_SIZE = 160, 224
-FINE_TUNING_EPOCHS, FINE_TUNING_RATE, VIEWS = 16, 1e-4, 4
+FINE_TUNING_EPOCHS, FINE_TUNING_LEARNING_RATE, VIEWS = 16, 1e-4, 4
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -25,7 +25,7 @@ def compile_model(model, rate=RATE, **options):
 def compile_moving(model, train):
     """A rate that falls to zero, as in the book: one that stays leaves the last accuracy to chance."""
     steps = FINE_TUNING_EPOCHS * math.ceil(len(train) / devices.CPU_BATCH_SIZE)
-    return compile_model(model, keras.optimizers.schedules.CosineDecay(FINE_TUNING_RATE, steps))
+    return compile_model(model, keras.optimizers.schedules.CosineDecay(FINE_TUNING_LEARNING_RATE, steps))
 
 
 def measure(benchmark, train, *, images, rounds=1, setup=None):

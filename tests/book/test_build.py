@@ -34,7 +34,7 @@ def plan(monkeypatch, tmp_path):
         loaded=0,
     )
 
-    def execute(source, destination, parameters, *, marks=None, time_limit, copied=False):
+    def execute(source, destination, parameters, *, metadata=None, time_limit, copied=False):
         if source.name[:2] in done.failing:
             raise execution.ChapterError(f"{source.name}, cell 3: no such petal")
         done.executed.append((source.name, parameters))
@@ -43,10 +43,10 @@ def plan(monkeypatch, tmp_path):
         done.runs.add(settings.runs_folder(parameters["PROFILE"]))
         destination.parent.mkdir(parents=True, exist_ok=True)
         title = v4.new_markdown_cell("# Title\n\nText.")
-        nbformat.write(v4.new_notebook(cells=[title], metadata=marks or {}), destination)
+        nbformat.write(v4.new_notebook(cells=[title], metadata=metadata or {}), destination)
         return 1.0
 
-    def mark(chapter, parameters, *, drawn, follows):
+    def make_key(chapter, parameters, *, drawn, follows):
         return {
             "chapter": f"{chapter} {done.edits.get(chapter[5:7])}",
             "parameters": str(parameters),
@@ -63,7 +63,7 @@ def plan(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TLHELPERS_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(execution, "execute_chapter", execute)
-    monkeypatch.setattr(cache, "mark_chapter", mark)
+    monkeypatch.setattr(cache, "make_cache_key", make_key)
     monkeypatch.setattr(pool, "start_pool", lambda jobs: ThreadPoolExecutor(1))
     monkeypatch.setattr(pool, "load_ahead", load_ahead)
     monkeypatch.setattr(staging, "stage_source", lambda chapters, executed, repository: None)
@@ -157,12 +157,12 @@ def test_a_failing_chapter_stops_those_that_follow_it_and_keeps_the_last_good_si
 def test_a_build_names_the_chapters_that_warned_and_the_synthetic_editions(plan, mirror, capsys, monkeypatch):
     execute = execution.execute_chapter
 
-    def execute_some(source, destination, parameters, *, marks=None, **options):
+    def execute_some(source, destination, parameters, *, metadata=None, **options):
         if source.name.startswith("15") and parameters["PROFILE"] == "full":
             raise sources.MissingDataError("DeepWeeds: no source has the archive")
         if source.name.startswith("19"):
-            marks = marks | {execution.WARNINGS: [{"cell": 4, "text": "Corrupt EXIF data in 3.jpg"}]}
-        return execute(source, destination, parameters, marks=marks, **options)
+            metadata = metadata | {execution.WARNINGS: [{"cell": 4, "text": "Corrupt EXIF data in 3.jpg"}]}
+        return execute(source, destination, parameters, metadata=metadata, **options)
 
     monkeypatch.setattr(execution, "execute_chapter", execute_some)
     build.build_book(profile="full", jobs=1)
@@ -226,13 +226,13 @@ def test_unknown_chapter_names_the_known_ones(plan):
 
 
 def test_what_libraries_say_while_photographs_are_read_is_not_heard(plan, mirror, monkeypatch, capfd):
-    def mark(*arguments, **options):
+    def make_key(*arguments, **options):
         os.write(2, b"I0000 00:00:1796121617.05 15002 port.cc:153] oneDNN custom operations are on.\n")
         os.write(2, b"a picture is damaged\n")
         return marked(*arguments, **options)
 
-    marked = build.mark_chapters
-    monkeypatch.setattr(build, "mark_chapters", mark)
+    marked = build.make_cache_keys
+    monkeypatch.setattr(build, "make_cache_keys", make_key)
     build.build_book(profile="full")
     assert capfd.readouterr().err == "a picture is damaged\n"
 

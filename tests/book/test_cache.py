@@ -42,22 +42,22 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def mark(**changes):
+def key_now(**changes):
     for remembered in (cache._digest_of_data, cache._describe_machine, cache._fingerprint):
         remembered.cache_clear()
-    return cache.mark_chapter("book/01.ipynb", **({"parameters": PARAMETERS, "drawn": True} | changes))
+    return cache.make_cache_key("book/01.ipynb", **({"parameters": PARAMETERS, "drawn": True} | changes))
 
 
 def test_a_chapter_reaches_modules_through_others_and_within_functions(project):
-    assert set(mark()["code"]) == {"__init__", "chart", "ink", "room.paper", "room.edge", "folds"}
+    assert set(key_now()["code"]) == {"__init__", "chart", "ink", "room.paper", "room.edge", "folds"}
 
 
 def test_nothing_changed_means_nothing_to_do(project):
-    assert cache.list_changes(mark(), mark()) == []
+    assert cache.list_changes(key_now(), key_now()) == []
 
 
 def test_a_chapter_without_a_copy_was_never_executed(project):
-    assert cache.list_changes(mark(), None) == ["never executed"]
+    assert cache.list_changes(key_now(), None) == ["never executed"]
 
 
 @pytest.mark.parametrize(
@@ -76,40 +76,40 @@ def test_a_chapter_without_a_copy_was_never_executed(project):
     ],
 )
 def test_a_changed_file_makes_what_depends_on_it_stale_and_nothing_else(project, path, change):
-    before = mark()
+    before = key_now()
     file = project / path
     text = file.read_text() if file.is_file() else ""
     file.write_text(f"{text}\n")
-    assert cache.list_changes(mark(), before) == ([change] if change else [])
+    assert cache.list_changes(key_now(), before) == ([change] if change else [])
 
 
 def test_parameters_and_earlier_chapters_count(project):
-    before = mark(follows=[{"chapter": "a"}])
-    assert cache.list_changes(mark(parameters=PARAMETERS | {"SEED": 1}, follows=[{"chapter": "a"}]), before) == [
+    before = key_now(follows=[{"chapter": "a"}])
+    assert cache.list_changes(key_now(parameters=PARAMETERS | {"SEED": 1}, follows=[{"chapter": "a"}]), before) == [
         "parameters"
     ]
-    assert cache.list_changes(mark(follows=[{"chapter": "b"}]), before) == ["chapters it follows"]
+    assert cache.list_changes(key_now(follows=[{"chapter": "b"}]), before) == ["chapters it follows"]
 
 
 @pytest.mark.slow
 def test_other_photographs_make_a_chapter_of_theirs_stale(mirror, flowers, monkeypatch):
     chapter = "book/02_the_pictures.ipynb"
-    before = cache.mark_chapter(chapter, PARAMETERS, drawn=False)
+    before = cache.make_cache_key(chapter, PARAMETERS, drawn=False)
     cache._fingerprint.cache_clear()
     write_archive(mirror / "flowers-recognition.zip", per_class=9)
-    after = cache.mark_chapter(chapter, PARAMETERS, drawn=False)
+    after = cache.make_cache_key(chapter, PARAMETERS, drawn=False)
     cache._fingerprint.cache_clear()
     assert cache.list_changes(after, before) == ["pictures"]
 
 
 def test_the_chapters_of_the_book_reach_what_they_use():
-    modules = cache.mark_chapter("book/18_in_the_browser.ipynb", PARAMETERS, drawn=True)["code"]
+    modules = cache.make_cache_key("book/18_in_the_browser.ipynb", PARAMETERS, drawn=True)["code"]
     assert {"chapters", "exports", "datasets.studies", "synthetic.flowers", "models"} <= set(modules)
     assert not [module for module in modules if module.startswith("book")]
 
 
 def test_every_chapter_has_a_mark_that_can_be_kept_in_a_notebook():
-    marks = build.mark_chapters(toc.list_chapters(), PARAMETERS, drawn=True)
+    keys = build.make_cache_keys(toc.list_chapters(), PARAMETERS, drawn=True)
     assert all(
-        isinstance(v4.new_notebook(metadata={cache.MARK: mark}), nbformat.NotebookNode) for mark in marks.values()
+        isinstance(v4.new_notebook(metadata={cache.CACHE_KEY: key}), nbformat.NotebookNode) for key in keys.values()
     )

@@ -45,7 +45,7 @@ def test_batch_normalization_of_the_nested_backbone_stays_frozen_under_fit_to_th
     model, backbone = snippet.build_model(CLASSES, **SMALL)
     assert backbone in model.layers  # nested, as every guide builds it
     snippet.unfreeze(backbone)
-    snippet.compile_model(model, snippet.FINE_TUNING_RATE)
+    snippet.compile_model(model, snippet.FINE_TUNING_LEARNING_RATE)
     before, weights = statistics(backbone), [weight.numpy() for weight in backbone.trainable_weights]
     model.fit(*images, batch_size=4, verbose=0)
     assert len(before) == 2 * sum(isinstance(layer, keras.layers.BatchNormalization) for layer in backbone.layers)
@@ -62,7 +62,7 @@ def test_calling_the_backbone_with_training_false_does_not_protect_batch_normali
     )
     inputs = keras.Input((SIZE, SIZE, 3))
     model = keras.Model(inputs, keras.layers.Dense(CLASSES)(backbone(inputs, training=False)))
-    snippet.compile_model(model, snippet.FINE_TUNING_RATE)
+    snippet.compile_model(model, snippet.FINE_TUNING_LEARNING_RATE)
     before = {w.path: w.numpy().copy() for w in backbone.weights if "moving" in w.path}
     model.fit(*images, batch_size=4, verbose=0)
     assert changed(before, {w.path: w.numpy() for w in backbone.weights})
@@ -94,8 +94,13 @@ def test_the_whole_recipe_runs_as_it_stands(snippet, images):
 
 def test_its_rate_is_the_one_of_the_recorded_grid(snippet):
     best = sweeps.best_rates(sweeps.load_sweep("depths"))
-    assert snippet.FINE_TUNING_RATE == best["from the middle on"] == best["everything"] == backing.RATES["partial"]
-    assert best["last 6 layers"] == backing.RATES[6] == snippet.HEAD_RATE
+    assert (
+        snippet.FINE_TUNING_LEARNING_RATE
+        == best["from the middle on"]
+        == best["everything"]
+        == backing.RATES["partial"]
+    )
+    assert best["last 6 layers"] == backing.RATES[6] == snippet.HEAD_LEARNING_RATE
 
 
 def test_the_page_shows_every_function_of_the_file_and_types_no_code():

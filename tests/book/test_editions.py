@@ -28,7 +28,7 @@ def source(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_chapter_without_its_photographs_is_executed_on_synthetic_images_with_a_box_below_its_title(source, tmp_path):
-    editions.execute_chapter(source, tmp_path / "copy.ipynb", {"PROFILE": "full"}, marks={"mine": 1})
+    editions.execute_chapter(source, tmp_path / "copy.ipynb", {"PROFILE": "full"}, metadata={"mine": 1})
     copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
     assert copy.cells[-1].outputs[0].text == "pocket\n"
     assert copy.cells[0].source.startswith("(label)=\n# Weeds\n\n:::{warning}\n**Synthetic edition.**")

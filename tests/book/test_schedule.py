@@ -117,15 +117,15 @@ def test_a_piece_finds_loaded_what_all_pieces_need():
     assert threads == 2  # this one, and the one that waits for the end of the build
 
 
-def rubbish():
-    """Whether Python looks for rubbish, and whether it leaves out what came with the process."""
+def garbage():
+    """Whether Python looks for garbage, and whether it leaves out what came with the process."""
     return gc.isenabled(), gc.get_freeze_count() > 100_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not copied")
 def test_a_piece_looks_for_rubbish_but_not_in_what_all_pieces_need():
     with pool.start_pool(1) as processes:
-        assert processes.submit(rubbish).result() == (True, True)
+        assert processes.submit(garbage).result() == (True, True)
 
 
 LOADING = """

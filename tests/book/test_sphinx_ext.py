@@ -174,7 +174,7 @@ def test_the_extension_has_the_last_word_on_a_page():
     assert {connected.pop(one) for one in (sphinx_ext.explain_terms, sphinx_ext.describe_chapter)} == {
         ("doctree-resolved", 500)
     }
-    assert sorted(connected.values()) == [("build-finished", 500), ("builder-inited", 500)]  # those about rubbish
+    assert sorted(connected.values()) == [("build-finished", 500), ("builder-inited", 500)]  # those about garbage
 
 
 SEARCH_FOR_OVERLOADS = """

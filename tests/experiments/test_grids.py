@@ -59,7 +59,7 @@ def test_the_grid_of_depths_pairs_every_depth_with_every_rate():
     cells = grids.plan_depths(pocket, "mobilenetv2_035", protocol="published", seed=2)
     assert list(cells) == [(depth, rate) for depth in pocket.grid_depths for rate in pocket.grid_rates]
     for (depth, rate), experiment in cells.items():
-        assert (experiment.recipe.unfrozen, experiment.recipe.rate) == (grids.DEPTHS[depth], rate)
+        assert (experiment.recipe.unfrozen, experiment.recipe.learning_rate) == (grids.DEPTHS[depth], rate)
         assert experiment.recipe.epochs == pocket.grid_epochs
         assert (experiment.protocol, experiment.seed, experiment.profile) == ("published", 2, "pocket")
 
@@ -89,7 +89,7 @@ def test_a_training_too_short_to_stop_early_is_not_judged_on_the_way_by_what_it_
 
 def test_domains_are_compared_with_one_network_and_one_recipe_per_way():
     cells = grids.plan_domains(profiles.FULL, "mobilenetv2_100", seed=1)
-    assert list(cells) == [(study, way) for study in grids.DOMAINS for way in ("frozen", "everything moves")]
+    assert list(cells) == [(study, way) for study in grids.DOMAINS for way in ("frozen", "full fine-tuning")]
     for way in profiles.FULL.domain_ways:
         alike = {(one.network, one.recipe, one.per_class, one.seed) for (_, w), one in cells.items() if w == way}
         assert len(alike) == 1

@@ -104,7 +104,7 @@ def test_an_optimiser_keeps_the_settings_of_its_recipe():
     assert (optimizer.weight_decay, optimizer.use_ema, optimizer.ema_momentum) == (0.02, True, 0.9)
     assert not optimizer.shares
     slower = recipes.build_optimizer(
-        replace(recipe, input_rate_share=0.5), 10, models.build_backbone(NETWORK, 32, weights=None)
+        replace(recipe, input_learning_rate_share=0.5), 10, models.build_backbone(NETWORK, 32, weights=None)
     )
     assert slower.shares["Conv1/kernel"] == pytest.approx(0.5, rel=0.01)
 

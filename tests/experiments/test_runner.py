@@ -14,7 +14,7 @@ from tlhelpers.datasets import splits, studies
 from tlhelpers.experiments import recipes, records, runner, trainer
 from tlhelpers.synthetic import collection
 
-TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
+TINY = {"train_image_size": 32, "test_image_size": 64, "head_epochs": 1, "epochs": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_a_record_says_what_was_asked_and_what_it_took(finished):
     done, path = finished
     record = records.load_record(path)
     assert (record.model, record.profile, record.image_size) == ("mobilenetv2_035-full", "smoke", 64)
-    assert record.details["recipe"]["rate"] == done.recipe.rate
+    assert record.details["recipe"]["learning_rate"] == done.recipe.learning_rate
     assert record.details["evaluated_on"] == "test"
     assert record.details["core_seconds"] > 0
     assert "domain_distance" not in record.details

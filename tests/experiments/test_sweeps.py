@@ -10,7 +10,7 @@ import pytest
 
 from tlhelpers.experiments import recipes, records, runner, sweeps
 
-TINY = {"train_size": 32, "test_size": 32, "head_epochs": 1, "epochs": 1}
+TINY = {"train_image_size": 32, "test_image_size": 32, "head_epochs": 1, "epochs": 1}
 
 
 def plan(seeds=(0, 1), strategy="frozen_linear"):
@@ -52,7 +52,7 @@ def test_what_is_recorded_is_skipped(trained, tmp_path, capsys):
 def test_what_was_recorded_with_another_recipe_is_run_again(trained, tmp_path):
     sweeps.run_sweep(plan((0,)), tmp_path, jobs=1)
     experiment = plan((0,))[0,]
-    changed = replace(experiment, recipe=replace(experiment.recipe, rate=0.123456789))
+    changed = replace(experiment, recipe=replace(experiment.recipe, learning_rate=0.123456789))
     sweeps.run_sweep({(0,): changed}, tmp_path, jobs=1)
     sweeps.run_sweep({(0,): changed}, tmp_path, jobs=1)
     assert [seed for seed, _ in trained] == [0, 0]

@@ -12,7 +12,7 @@ from builders import draw_flower, encode
 from tlhelpers import features, loaders, models
 from tlhelpers.experiments import recipes, trainer
 
-TINY = {"train_size": 32, "test_size": 64, "head_epochs": 1, "epochs": 1}
+TINY = {"train_image_size": 32, "test_image_size": 64, "head_epochs": 1, "epochs": 1}
 NETWORK = "mobilenetv2_035"
 
 
@@ -36,7 +36,7 @@ def follow(strategy, table, *, network=NETWORK, **changes):
 
 def follow_baseline(table, **changes):
     """As `follow`, with the network that is quickest to trace."""
-    return follow("scratch_augmented", table, network="baseline_cnn", **({"test_size": 32} | changes))
+    return follow("scratch_augmented", table, network="baseline_cnn", **({"test_image_size": 32} | changes))
 
 
 def weights_by_path(backbone):
@@ -116,7 +116,7 @@ def test_two_looks_are_averaged_and_a_mirror_image_gets_the_same_answer(split_ta
 
 @pytest.mark.slow
 def test_a_frozen_network_that_has_seen_the_pictures_is_not_asked_again(split_table, monkeypatch):
-    recipe, fitted = follow("frozen_linear", split_table, train_size=64)
+    recipe, fitted = follow("frozen_linear", split_table, train_image_size=64)
     expected = trainer.predict(recipe, replace(fitted, extractor=None), split_table, "validation")
     monkeypatch.setattr(loaders, "load_dataset", lambda *_, **__: pytest.fail("looked at a picture"))
     np.testing.assert_allclose(trainer.predict(recipe, fitted, split_table, "validation"), expected, atol=1e-5)
@@ -130,7 +130,7 @@ def test_the_baseline_follows_a_recipe_too(split_table):
 
 
 def test_early_stopping_ends_a_training_that_gets_no_better(split_table):
-    _, fitted = follow_baseline(split_table, epochs=6, patience=1, rate=0.0, augment=None)
+    _, fitted = follow_baseline(split_table, epochs=6, patience=1, learning_rate=0.0, augment=None)
     assert len(fitted.history["loss"]) == 2
 
 
@@ -148,7 +148,7 @@ def test_features_of_several_depths_are_standardised_and_stay_with_the_model(spl
     head = fitted.model.layers[-1]
     train = split_table[split_table["split"] == "train"]
     extractor = models.pooled(
-        models.build_backbone(NETWORK, recipe.train_size, weights="pocket"), models.BACKBONES[NETWORK]["depths"]
+        models.build_backbone(NETWORK, recipe.train_image_size, weights="pocket"), models.BACKBONES[NETWORK]["depths"]
     )
     looks = [features.extract_features(extractor, train, 32, flipped=flipped, cache=False)[0] for flipped in (0, 1)]
     mean = head.get_layer("standardization").mean.numpy().ravel()

@@ -108,7 +108,7 @@ REFUTATIONS = [
     ("tuned-sure-when-right", {LAST6: {"right": 0.5}}),
     ("tuned-unsure-when-wrong", {LAST6: {"wrong": 0.8}}),
     ("tuned-unsure-when-wrong", {LAST6: {"wrong": 0.9}}),
-    ("small-rate", {FAST: {"details": {"old_head_accuracy": 0.88, "recipe": {"rate": 1e-2}}}}),
+    ("small-rate", {FAST: {"details": {"old_head_accuracy": 0.88, "recipe": {"learning_rate": 1e-2}}}}),
     ("partial-best-value", {PARTIAL: {"seconds": 300}}),
     ("partial-best-value", {LAST6: {"errors": PARTIAL_ERRORS}}),
     ("partial-best-value", {FULL: {"errors": {}}}),

@@ -32,9 +32,9 @@ def make_domains(rows):
     }
 
 
-def ask_order(separabilities, *, sign=-1):
+def ask_order(accuracies, *, sign=-1):
     """Holds some domains, each a step farther than the one before, against an order."""
-    rows = {str(step): {"distance": step, "frozen": value} for step, value in enumerate(separabilities)}
+    rows = {str(step): {"distance": step, "frozen": value} for step, value in enumerate(accuracies)}
     return cross_study.goes_with_distance(None, rows, measure="frozen", sign=sign)
 
 
@@ -45,15 +45,15 @@ def make_ladder(frozen, part, everything, *, seconds=(10, 100, 200), **changes):
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(0, 1.0), (0.8, 0.0), (0.4, 0.5)])
-def test_separability_is_zero_for_guessing_and_one_for_perfection(wrong, expected):
-    assert cross_study.separability(domain_run(wrong)) == pytest.approx(expected)
+def test_chance_adjusted_accuracy_is_zero_for_guessing_and_one_for_perfection(wrong, expected):
+    assert cross_study.chance_adjusted_accuracy(domain_run(wrong)) == pytest.approx(expected)
 
 
 def test_domains_stand_in_the_order_of_their_distance_with_what_moving_gains():
     table = cross_study.domain_table(make_domains({"fer2013": (0.5, 0.4, 0.2), "cats_dogs": (0.3, 0.2, 0.2)}))
     assert list(table.index) == ["cats_dogs", "fer2013"]
     assert table.loc["fer2013"].to_dict() == pytest.approx(
-        {"distance": 0.5, "frozen": 0.5, "moving": 0.75, "gain": 0.25, "seeds": 1}
+        {"distance": 0.5, "frozen": 0.5, "fine-tuned": 0.75, "gain": 0.25, "seeds": 1}
     )
 
 
@@ -73,14 +73,14 @@ def test_what_moving_gains_is_counted_on_the_seeds_of_both_ways():
 def test_where_nothing_moves_there_is_a_distance_and_no_gain():
     table = cross_study.domain_table({("flowers", cross_study.WAYS[0]): domain_run(0.4, distance=0.2)})
     assert table.loc["flowers", ["distance", "frozen"]].tolist() == pytest.approx([0.2, 0.5])
-    assert table[["moving", "gain"]].isna().all(axis=None)
+    assert table[["fine-tuned", "gain"]].isna().all(axis=None)
     rows = dict.fromkeys("abcd", table.to_dict("index")["flowers"])
     with pytest.raises(queries.NotTestableError, match="no backbone moves"):
         cross_study.goes_with_distance(None, rows, measure="gain", sign=1)
 
 
 def test_no_run_makes_an_empty_comparison_of_domains():
-    assert list(cross_study.domain_table({}).columns) == ["distance", "frozen", "moving", "gain", "seeds"]
+    assert list(cross_study.domain_table({}).columns) == ["distance", "frozen", "fine-tuned", "gain", "seeds"]
     assert cross_study.domain_table({}).empty
 
 
@@ -146,7 +146,7 @@ def test_seconds_of_several_machines_decide_nothing_about_value():
 
 
 def no_records():
-    return {study: {} for study in cross_study.LADDERS}
+    return {study: {} for study in cross_study.STRATEGIES}
 
 
 def test_the_first_whole_ladder_of_a_study_is_taken():
@@ -154,7 +154,7 @@ def test_the_first_whole_ladder_of_a_study_is_taken():
     broken = {model: [make_run(model, errors={})] for model in ("resnet18-frozen", "resnet18-partial")}
     evidence = cross_study.gather_evidence(no_records() | {"fer2013": broken | whole}, {})
     assert [[run.model for run in step] for step in evidence[cross_study.FACES]] == [[LINEAR], [PARTIAL], [FULL]]
-    assert set(evidence[cross_study.ALL_LADDERS]) == set(evidence[cross_study.IMBALANCED]) == {"fer2013"}
+    assert set(evidence[cross_study.ALL_STRATEGIES]) == set(evidence[cross_study.IMBALANCED]) == {"fer2013"}
     complete = broken | {"resnet18-full": [make_run("resnet18-full", errors={})]}
     evidence = cross_study.gather_evidence(no_records() | {"fer2013": complete | whole}, {})
     assert evidence[cross_study.FACES][2][0].model == "resnet18-full"
@@ -219,10 +219,10 @@ def test_the_conclusion_asks_only_for_evidence_that_is_gathered():
 
 
 def test_every_rung_is_a_strategy_that_some_plan_or_chapter_trains():
-    rungs = {model.split("-", 1)[1] for lines in cross_study.LADDERS.values() for line in lines for model in line}
+    rungs = {model.split("-", 1)[1] for lines in cross_study.STRATEGIES.values() for line in lines for model in line}
     assert rungs == {"frozen", "frozen_linear", "partial", "full"}
-    assert all(len(line) == 3 for lines in cross_study.LADDERS.values() for line in lines)
-    assert {FROZEN, LAST6}.isdisjoint({m for lines in cross_study.LADDERS.values() for line in lines for m in line})
+    assert all(len(line) == 3 for lines in cross_study.STRATEGIES.values() for line in lines)
+    assert {FROZEN, LAST6}.isdisjoint({m for lines in cross_study.STRATEGIES.values() for line in lines for m in line})
 
 
 def test_the_comparison_of_domains_is_a_frame_that_pages_can_style():

@@ -355,7 +355,9 @@ def test_a_lead_shrinks_when_it_is_smaller_with_many_pictures():
 
 def test_a_grid_has_its_best_rates_where_its_accuracy_is_highest():
     def cell(part, rate, count):
-        run = make_run(FROZEN, errors={"daisy": {"rose": count}}, details={"recipe": {"unfrozen": part, "rate": rate}})
+        run = make_run(
+            FROZEN, errors={"daisy": {"rose": count}}, details={"recipe": {"unfrozen": part, "learning_rate": rate}}
+        )
         return [run]
 
     grid = [cell("all", 0.1, 1), cell("all", 1.0, 9), cell(6, 0.1, 9), cell(6, 1.0, 1)]

@@ -64,11 +64,11 @@ def build_book(
     parameters = {"PROFILE": profile, "PROTOCOL": protocol, "SEED": seed}
     with terminal.without_startup_messages():  # reading images takes libraries that speak while they load
         find_flowers(chosen)
-        marks = mark_chapters(chapters, parameters, drawn=chosen.drawn)
-    changes = list_changes(chapters, marks, only, strict=strict)
+        cache_keys = make_cache_keys(chapters, parameters, drawn=chosen.drawn)
+    changes = list_changes(chapters, cache_keys, only, strict=strict)
     print(f"Profile {chosen.name} ({chosen.reason}); {len(changes)} of {len(chapters)} chapters to execute", flush=True)
     limits = {"jobs": jobs, "time_limit": time_limit, "strict": strict}
-    failures = execute_chapters(changes, parameters, marks, profile=chosen.name, **limits)
+    failures = execute_chapters(changes, parameters, cache_keys, profile=chosen.name, **limits)
     for line in summarise(chapters):
         print(line)
     if failures:
@@ -91,21 +91,21 @@ def find_flowers(profile):
     weights.find_weights(weights.WEIGHT_FILES[profile.weights][profile.backbone or study.backbone])
 
 
-def mark_chapters(chapters, parameters, *, drawn):
-    """What each chapter depends on now: a dict from chapter to its mark, see `cache.mark_chapter`."""
-    marks = {}
+def make_cache_keys(chapters, parameters, *, drawn):
+    """What each chapter depends on now: a dict from chapter to its cache key, see `cache.make_cache_key`."""
+    cache_keys = {}
     for chapter in chapters:  # reading order: those that a chapter follows stand before it
-        follows = [marks[name] for name in toc.FOLLOWS.get(chapter, ())]
-        marks[chapter] = cache.mark_chapter(chapter, parameters, drawn=drawn, follows=follows)
-    return marks
+        follows = [cache_keys[name] for name in toc.FOLLOWS.get(chapter, ())]
+        cache_keys[chapter] = cache.make_cache_key(chapter, parameters, drawn=drawn, follows=follows)
+    return cache_keys
 
 
-def list_changes(chapters, marks, only=None, *, strict=False):
+def list_changes(chapters, cache_keys, only=None, *, strict=False):
     """The chapters to execute and why: those that have changed, or those that are asked for.
 
     Args:
         chapters: list of str.
-        marks: dict from chapter to its mark.
+        cache_keys: dict from chapter to its cache key.
         only: list of str or None. As for `build_book`.
         strict: bool. Whether synthetic editions are not good enough.
 
@@ -126,8 +126,8 @@ def list_changes(chapters, marks, only=None, *, strict=False):
     found = {}
     for chapter in chapters:
         metadata = staging.read_metadata(chapter)
-        found[chapter] = cache.list_changes(marks[chapter], metadata.get(cache.MARK))
-        if strict and editions.MARK in metadata:
+        found[chapter] = cache.list_changes(cache_keys[chapter], metadata.get(cache.CACHE_KEY))
+        if strict and editions.EDITION in metadata:
             found[chapter].append("a synthetic edition")
     return {chapter: reasons for chapter, reasons in found.items() if reasons}
 
@@ -146,13 +146,13 @@ def summarise(chapters):
     return [*execution.describe_warnings(warned), *editions.describe(executed)]
 
 
-def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit, strict=False):
+def execute_chapters(changes, parameters, cache_keys, *, profile, jobs, time_limit, strict=False):
     """Prints a plan and executes chapters side by side.
 
     Args:
         changes: dict from a chapter to why it is executed, as from `list_changes`.
         parameters: dict. What the chapters are executed with.
-        marks: dict from a chapter to its mark.
+        cache_keys: dict from a chapter to its cache key.
         profile: str. The name of the chosen profile.
         jobs: int. How many run at once.
         time_limit: float. Seconds, for a cell.
@@ -174,7 +174,7 @@ def execute_chapters(changes, parameters, marks, *, profile, jobs, time_limit, s
             settings.PROJECT_FOLDER / chapter,
             staging.staged(chapter),
             parameters,
-            marks={cache.MARK: marks[chapter], schedule.PROFILE: profile},
+            metadata={cache.CACHE_KEY: cache_keys[chapter], schedule.PROFILE: profile},
             time_limit=time_limit,
             copied=pool.copies_are_safe(),
         )
@@ -230,7 +230,7 @@ def main(arguments=None):
     options = vars(parser.parse_args(arguments))
     os.environ["TLHELPERS_QUIET"] = "1"
     try:
-        files.remove_rests(settings.home_folder())
+        files.remove_leftovers(settings.home_folder())
         if options.pop("command") == "book":
             with files.only_one(settings.build_folder() / "lock", "Another build is at work in the same folder"):
                 print(f"The site: {build_book(**options)}")

@@ -1,7 +1,7 @@
 """What the outputs of a chapter depend on: while none of it has changed, an executed copy is kept.
 
-A chapter's mark is a dict of digests: of its notebook, the parameters, the modules of this package that it can reach,
-the committed data, the pictures, the packages and the lock file, and of the marks of the chapters it follows.
+A chapter's cache key is a dict of digests: of its notebook, the parameters, the modules of this package that it can
+reach, the committed data, the images, the packages and the lock file, and of the cache keys of the chapters it follows.
 """
 
 import ast
@@ -16,18 +16,18 @@ from tlhelpers import devices, files, settings
 from tlhelpers.datasets import manifest, sources, studies
 from tlhelpers.experiments import records
 
-MARK = "tlhelpers"  # where an executed copy's metadata hold its mark
+CACHE_KEY = "tlhelpers"  # where an executed copy's metadata hold its cache key
 MAGIC = re.compile(r"^\s*[%!].*", re.MULTILINE)
 
 
-def mark_chapter(chapter, parameters, *, drawn, follows=()):
-    """The mark that an executed copy of a chapter would carry now.
+def make_cache_key(chapter, parameters, *, drawn, follows=()):
+    """The cache key that an executed copy of a chapter would carry now.
 
     Args:
         chapter: str. The notebook's path below the project's root.
         parameters: dict. What the chapter is executed with.
         drawn: bool. Whether its studies are drawn.
-        follows: iterable of dict. The marks of the chapters whose runs it reads.
+        follows: iterable of dict. The cache keys of the chapters whose runs it reads.
 
     Returns:
         dict from what may change, such as `"code"`, to a str, or for `"code"` to a dict from module to str.
@@ -46,20 +46,20 @@ def mark_chapter(chapter, parameters, *, drawn, follows=()):
     }
 
 
-def list_changes(mark, earlier):
-    """What differs between two marks.
+def list_changes(key, earlier):
+    """What differs between two cache keys.
 
     Args:
-        mark: dict, as from `mark_chapter`.
-        earlier: dict or None. The mark of the copy there is.
+        key: dict, as from `make_cache_key`.
+        earlier: dict or None. The cache key of the copy there is.
 
     Returns:
         list of str, such as `["chapter", "code (plotting)"]`; empty when the copy can be kept.
     """
     if earlier is None:
         return ["never executed"]
-    changes = [name for name in mark if name != "code" and mark[name] != earlier.get(name)]
-    now, before = mark["code"], earlier.get("code", {})
+    changes = [name for name in key if name != "code" and key[name] != earlier.get(name)]
+    now, before = key["code"], earlier.get("code", {})
     modules = sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
     return changes + ([f"code ({', '.join(modules)})"] if modules else [])
 

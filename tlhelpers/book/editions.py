@@ -6,7 +6,7 @@ from tlhelpers import files
 from tlhelpers.book import execution
 from tlhelpers.datasets.downloads import MissingDataError
 
-MARK = "tlhelpers_edition"  # where an executed copy's metadata say why it is a synthetic edition
+EDITION = "tlhelpers_edition"  # where an executed copy's metadata say why it is a synthetic edition
 PROFILE = "pocket"
 BOX = """:::{{warning}}
 **Synthetic edition.** When this site was built, no source had what this chapter needs: {reason}
@@ -15,14 +15,14 @@ comes from photographs all the same.
 :::"""
 
 
-def execute_chapter(source, destination, parameters, *, marks=None, **options):
+def execute_chapter(source, destination, parameters, *, metadata=None, **options):
     """Executes a chapter, or, where no source has its images or weights, its synthetic edition.
 
     Args:
         source: Path. As all others, as for `execution.execute_chapter`.
         destination: Path.
         parameters: dict.
-        marks: dict or None.
+        metadata: dict or None.
         **options: the others.
 
     Returns:
@@ -32,11 +32,12 @@ def execute_chapter(source, destination, parameters, *, marks=None, **options):
         ChapterError: as `execution.execute_chapter`.
     """
     try:
-        return execution.execute_chapter(source, destination, parameters, marks=marks, **options)
+        return execution.execute_chapter(source, destination, parameters, metadata=metadata, **options)
     except MissingDataError as error:
         reason = str(error).partition("\n")[0]
-    marks = (marks or {}) | {MARK: reason}
-    seconds = execution.execute_chapter(source, destination, parameters | {"PROFILE": PROFILE}, marks=marks, **options)
+    metadata = (metadata or {}) | {EDITION: reason}
+    parameters = parameters | {"PROFILE": PROFILE}
+    seconds = execution.execute_chapter(source, destination, parameters, metadata=metadata, **options)
     _put_box(destination, reason)
     return seconds
 
@@ -50,7 +51,7 @@ def describe(executed):
     Returns:
         list of str.
     """
-    found = {chapter: metadata[MARK] for chapter, metadata in executed.items() if MARK in metadata}
+    found = {chapter: metadata[EDITION] for chapter, metadata in executed.items() if EDITION in metadata}
     lines = [f"{chapter} is a synthetic edition: {reason}" for chapter, reason in found.items()]
     return [*lines, "STRICT=1 makes that an error."] if lines else []
 

@@ -63,7 +63,7 @@ def execute_chapter(
     parameters,
     *,
     folder=settings.PROJECT_FOLDER,
-    marks=None,
+    metadata=None,
     time_limit=TIME_LIMIT_SECONDS,
     copied=False,
     python=None,
@@ -75,7 +75,7 @@ def execute_chapter(
         destination: Path. The executed copy, written when the run has ended without an error.
         parameters: dict. Values for names in the notebook's parameters cell.
         folder: Path. Where the kernel works.
-        marks: dict or None. What the copy's metadata are to hold beside the run's own, such as `cache.MARK`.
+        metadata: dict or None. What the copy's metadata are to hold beside the run's own, such as `cache.CACHE_KEY`.
         time_limit: float or None. Seconds after which a cell is stopped and the chapter fails; None means never.
         copied: bool. Whether the kernel begins as a copy of this process, see `kernels.copying_manager`.
         python: Path or None. The Python whose kernel executes it, which has ipykernel; None means this one.
@@ -120,7 +120,7 @@ def execute_chapter(
         notebook.metadata[WARNINGS] = take_warnings(notebook)
         hide_injected_parameters(notebook)
         shrink_pictures(notebook)
-        notebook.metadata.update(memory | (marks or {}))
+        notebook.metadata.update(memory | (metadata or {}))
         nbformat.write(notebook, temporary)
     return time.perf_counter() - started
 

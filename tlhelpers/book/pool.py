@@ -66,7 +66,7 @@ def begin_process(messages):
 def preload():
     """Loads what is common to all pieces of work, without a word of it on the terminal.
 
-    Python then leaves it out when it looks for rubbish: it stays as long as a process does.
+    Python then leaves it out when it looks for garbage: it stays as long as a process does.
     """
     gc.disable()
     try:
@@ -115,21 +115,21 @@ def share_cores(jobs):
     return [set(cores[job::jobs]) or set(cores) for job in range(jobs)]
 
 
-def run_on(cores, surroundings, work):
+def run_on(cores, environment, work):
     """Runs a piece of work, and all that it starts, on some cores alone where the system has a way to say so.
 
     Args:
         cores: set of int.
-        surroundings: dict. The environment variables of the process that shares out the work: a copied process has
+        environment: dict. The environment variables of the process that shares out the work: a copied process has
             those of the day it was copied from.
         work: callable without arguments.
 
     Returns:
         What the work returns.
     """
-    for name in set(os.environ) - set(surroundings):
+    for name in set(os.environ) - set(environment):
         del os.environ[name]
-    os.environ.update(surroundings)
+    os.environ.update(environment)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
         threadpoolctl.threadpool_limits(len(cores))  # what is loaded already has counted all cores

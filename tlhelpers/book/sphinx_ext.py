@@ -159,7 +159,7 @@ def collect_meanings(environment):
 def setup(app):
     """Registers the extension with Sphinx."""
     ModuleAnalyzer.cache |= {("module", name): PycodeError(f"{name} is mocked") for name in MOCKED_BASES}
-    # Sphinx keeps nearly all it makes until it ends. To look through that for rubbish takes a third of a build.
+    # Sphinx keeps nearly all it makes until it ends. To look through that for garbage takes a third of a build.
     app.connect("builder-inited", lambda _: gc.disable())
     app.connect("build-finished", lambda *_: gc.enable())
     app.connect("doctree-resolved", explain_terms)

@@ -19,12 +19,17 @@ GRID_TRAIN_SIZE, GRID_TEST_SIZE = 96, 128
 GRID_PER_CLASS = 50
 RECORDED_BACKBONE = "mobilenetv2_100"
 DEPTHS = {"last 6 layers": 6, "from the middle on": "partial", "everything": "all"}
-WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "everything moves": "full"}
+WAYS = {"from scratch": "scratch_augmented", "frozen": "frozen_linear", "full fine-tuning": "full"}
 DOMAINS = ("flowers", "cats_dogs", "fashion_mnist", "deepweeds", "fer2013")
 
 # The case studies' recorded models: study, networks, strategies, and what their recipes have instead.
 CASE_NETWORKS = ("mobilenetv2_100", "efficientnetv2b0")
-GENTLE = {"train_size": 96, "test_size": 112, "read_size": 112, "augment": "light"}  # for pictures without detail
+GENTLE = {
+    "train_image_size": 96,
+    "test_image_size": 112,
+    "read_size": 112,
+    "augment": "light",
+}  # for pictures without detail
 CASES = (
     ("cats_dogs", CASE_NETWORKS, ("frozen_linear", "partial", "full"), {}),
     ("fer2013", CASE_NETWORKS, ("frozen_linear", "partial", "full"), GENTLE),
@@ -37,15 +42,24 @@ ABLATIONS = {
     "no augmentation": {"augment": None},
     "no label smoothing": {"label_smoothing": 0.0},
     "no warm-up": {"warm_up": 0.0},
-    "one look": {"flips": False},
-    "tested at the training size": {"test_size": GRID_TRAIN_SIZE},
-    "smaller steps near the picture": {"input_rate_share": 0.1},
+    "no test-time augmentation": {"flips": False},
+    "tested at the training image size": {"test_image_size": GRID_TRAIN_SIZE},
+    "discriminative learning rates": {"input_learning_rate_share": 0.1},
     "weight decay": {"weight_decay": 0.05},
-    "averaged weights": {"ema": 0.99},
-    "a third of the rate": {"rate": 1e-4},
-    "three times the rate": {"rate": 1e-3},
+    "EMA of weights": {"ema": 0.99},
+    "a third of the learning rate": {"learning_rate": 1e-4},
+    "three times the learning rate": {"learning_rate": 1e-3},
     "twice the epochs": {"epochs": 2 * recipes.RECIPES["full"].epochs},
-    "larger images": {"train_size": 128, "test_size": 176, "read_size": 176},
+    "larger images": {"train_image_size": 128, "test_image_size": 176, "read_size": 176},
+}
+# Recorded under an older name of the variant.
+RECORDED_AS = {
+    "no test-time augmentation": "one-look",
+    "tested at the training image size": "tested-at-the-training-size",
+    "discriminative learning rates": "smaller-steps-near-the-picture",
+    "EMA of weights": "averaged-weights",
+    "a third of the learning rate": "a-third-of-the-rate",
+    "three times the learning rate": "three-times-the-rate",
 }
 
 
@@ -112,7 +126,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
                 recipe,
                 strategy=f"depth-{part}-rate-{rate:g}",
                 unfrozen=part,
-                rate=rate,
+                learning_rate=rate,
                 views=profile.grid_epochs if profile.drawn and part != "all" else 0,
             ),
             seed,
@@ -140,12 +154,12 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
     changes = {
         "from scratch": {
             "augment": None,
-            "test_size": GRID_TRAIN_SIZE,
+            "test_image_size": GRID_TRAIN_SIZE,
             "epochs": profile.grid_scratch_epochs,
             "patience": _patience(WAYS["from scratch"], profile.grid_scratch_epochs),
         },
-        "frozen": {"train_size": GRID_TEST_SIZE},
-        "everything moves": {"epochs": profile.grid_epochs},
+        "frozen": {"train_image_size": GRID_TEST_SIZE},
+        "full fine-tuning": {"epochs": profile.grid_epochs},
     }
     recipe_of = {way: _small(WAYS[way], **changes[way]) for way in profile.grid_ways}
     return {
@@ -175,7 +189,10 @@ def plan_domains(profile, network, *, protocol="careful", seed=0):
     Returns:
         dict from a study and a way to train in words to an Experiment.
     """
-    changes = {"frozen": {"train_size": GENTLE["test_size"]}, "everything moves": {"epochs": profile.grid_epochs}}
+    changes = {
+        "frozen": {"train_image_size": GENTLE["test_image_size"]},
+        "full fine-tuning": {"epochs": profile.grid_epochs},
+    }
     return {
         (study, way): Experiment(
             network,
@@ -205,7 +222,7 @@ def plan_ablations(seeds=ABLATION_SEEDS):
     return {
         (words, seed): Experiment(
             "mobilenetv2_035",
-            replace(_small("full", **changes), strategy=f"full-{words.replace(' ', '-')}"),
+            replace(_small("full", **changes), strategy=f"full-{RECORDED_AS.get(words, words.replace(' ', '-'))}"),
             seed,
             evaluated_on="validation",
         )
@@ -229,10 +246,26 @@ def plan_stand_ins(profile, study, network, per_class, *, protocol="careful", se
         dict from a network and a strategy, as chapters save their models, to an Experiment.
     """
     size = study.image_size
-    shared = {"train_size": size, "test_size": size, "read_size": size, "label_smoothing": 0.0, "augment": None}
-    head = shared | {"hidden": 128, "dropout": 0.5, "head_epochs": profile.head_epochs, "head_rate": profile.head_rate}
-    tuned = {"epochs": profile.fine_tuning_epochs, "rate": profile.fine_tuning_rate, "warm_up": 0.0, "views": 1}
-    scratch = {"pretrained": False, "epochs": profile.baseline_epochs, "rate": 1e-3}
+    shared = {
+        "train_image_size": size,
+        "test_image_size": size,
+        "read_size": size,
+        "label_smoothing": 0.0,
+        "augment": None,
+    }
+    head = shared | {
+        "hidden": 128,
+        "dropout": 0.5,
+        "head_epochs": profile.head_epochs,
+        "head_learning_rate": profile.head_learning_rate,
+    }
+    tuned = {
+        "epochs": profile.fine_tuning_epochs,
+        "learning_rate": profile.fine_tuning_learning_rate,
+        "warm_up": 0.0,
+        "views": 1,
+    }
+    scratch = {"pretrained": False, "epochs": profile.baseline_epochs, "learning_rate": 1e-3}
     models = {
         ("baseline_cnn", "scratch"): shared | scratch | {"unfrozen": "all"},
         (network, "frozen"): head | {"unfrozen": None},
@@ -270,5 +303,5 @@ def _passes(per_class):
 
 
 def _small(strategy, **changes):
-    sizes = {"train_size": GRID_TRAIN_SIZE, "test_size": GRID_TEST_SIZE, "read_size": GRID_TEST_SIZE}
+    sizes = {"train_image_size": GRID_TRAIN_SIZE, "test_image_size": GRID_TEST_SIZE, "read_size": GRID_TEST_SIZE}
     return replace(recipes.get_recipe(strategy), **sizes | changes)

@@ -9,14 +9,14 @@ from functools import partial
 
 import tensorflow as tf
 
-from tlhelpers import models
+from tlhelpers import inputs, models
 from tlhelpers.keras_settings import keras
 
 SCRATCH_BATCH_NORM_MOMENTUM = 0.9  # Keras' own 0.999 needs thousands of steps before the averages mean anything
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(inputs.OldNames):
     """How one network is trained.
 
     Args:
@@ -24,8 +24,8 @@ class Recipe:
         unfrozen: str or int or None. What moves: None for the head alone, `"all"`, `"partial"` for the backbone's
             own row in `models.BACKBONES`, a block's name, or how many layers counted from the end.
         pretrained: bool. Whether the backbone brings weights.
-        train_size: int. Side of the images that training sees, pixels.
-        test_size: int. Side of the images that are predicted, pixels. Random crops show things larger than whole
+        train_image_size: int. Side of the images that training sees, pixels.
+        test_image_size: int. Side of the images that are predicted, pixels. Random crops show things larger than whole
             images do; larger test images make up for it.
         read_size: int. Side at which training images are read before they are cropped, pixels.
         passes: int. How often an epoch shows every training image: a set of a few makes no epoch.
@@ -34,11 +34,12 @@ class Recipe:
         hidden: int. Units of the head's dense layer; 0 leaves it out.
         dropout: float in [0, 1).
         head_epochs: int. Passes of the head over the frozen features.
-        head_rate: float. The head's learning rate; where nothing is trained after it, the rate from which it falls.
+        head_learning_rate: float. The head's learning rate; where nothing is trained after it, the learning rate falls
+            from there.
         epochs: int. Passes with the unfrozen layers.
-        rate: float. The learning rate after the warm-up; from there it falls to zero along a cosine.
-        warm_up: float. Epochs in which the rate rises to `rate`.
-        input_rate_share: float in (0, 1]. The first layer's share of the rate; between the first and the last
+        learning_rate: float. The learning rate after the warm-up; from there it falls to zero along a cosine.
+        warm_up: float. Epochs in which the rate rises to `learning_rate`.
+        input_learning_rate_share: float in (0, 1]. The first layer's share of the rate; between the first and the last
             layer the share grows geometrically. 1 gives every layer the same rate.
         weight_decay: float.
         label_smoothing: float in [0, 1).
@@ -56,22 +57,30 @@ class Recipe:
         https://arxiv.org/abs/1512.00567.
     """
 
+    OLD = {  # noqa: RUF012 - not a field
+        "train_size": "train_image_size",
+        "test_size": "test_image_size",
+        "head_rate": "head_learning_rate",
+        "rate": "learning_rate",
+        "input_rate_share": "input_learning_rate_share",
+    }
+
     strategy: str
     unfrozen: str | int | None
     pretrained: bool = True
-    train_size: int = 160
-    test_size: int = 224
+    train_image_size: int = 160
+    test_image_size: int = 224
     read_size: int = 224
     passes: int = 1
     several_depths: bool = False
     hidden: int = 0
     dropout: float = 0.2
     head_epochs: int = 15
-    head_rate: float = 1e-3
+    head_learning_rate: float = 1e-3
     epochs: int = 8
-    rate: float = 3e-4
+    learning_rate: float = 3e-4
     warm_up: float = 1.0
-    input_rate_share: float = 1.0
+    input_learning_rate_share: float = 1.0
     weight_decay: float = 0.0
     label_smoothing: float = 0.1
     augment: str | None = "strong"
@@ -89,33 +98,41 @@ class Recipe:
 RECIPES = {
     recipe.strategy: recipe
     for recipe in (
-        Recipe("frozen_linear", None, train_size=288, test_size=288, head_epochs=30),
+        Recipe("frozen_linear", None, train_image_size=288, test_image_size=288, head_epochs=30),
         Recipe(
             "frozen_depths",
             None,
-            train_size=288,
-            test_size=288,
+            train_image_size=288,
+            test_image_size=288,
             several_depths=True,
             hidden=1024,
             dropout=0.5,
             head_epochs=10,
             weight_decay=1e-4,
         ),
-        Recipe("partial", "partial", test_size=256),
-        Recipe("full", "all", test_size=256),
-        Recipe("full_longer", "all", test_size=256, epochs=16),
+        Recipe("partial", "partial", test_image_size=256),
+        Recipe("full", "all", test_image_size=256),
+        Recipe("full_longer", "all", test_image_size=256, epochs=16),
         Recipe(
             "scratch",
             "all",
             pretrained=False,
-            train_size=128,
-            test_size=192,
+            train_image_size=128,
+            test_image_size=192,
             read_size=192,
             epochs=24,
-            rate=2e-3,
+            learning_rate=2e-3,
             weight_decay=1e-4,
         ),
-        Recipe("scratch_augmented", "all", pretrained=False, train_size=224, epochs=20, rate=1e-3, patience=6),
+        Recipe(
+            "scratch_augmented",
+            "all",
+            pretrained=False,
+            train_image_size=224,
+            epochs=20,
+            learning_rate=1e-3,
+            patience=6,
+        ),
     )
 }
 
@@ -209,19 +226,19 @@ def warm_up_and_decay(rate, steps, warm_up_steps):
     )
 
 
-def rate_shares(backbone, input_rate_share):
+def rate_shares(backbone, input_learning_rate_share):
     """Each layer's share of the learning rate: small near the picture, 1 at the far end.
 
     Args:
         backbone: keras.Model.
-        input_rate_share: float in (0, 1]. The share of the first layer.
+        input_learning_rate_share: float in (0, 1]. The share of the first layer.
 
     Returns:
         dict from the path of a weight to a float.
     """
     last = len(backbone.layers) - 1
     return {
-        weight.path: input_rate_share ** (1 - index / last)
+        weight.path: input_learning_rate_share ** (1 - index / last)
         for index, layer in enumerate(backbone.layers)
         for weight in layer.weights
     }
@@ -233,17 +250,17 @@ def build_optimizer(recipe, steps_per_epoch, backbone=None):
     Args:
         recipe: Recipe.
         steps_per_epoch: int.
-        backbone: keras.Model or None. Needed where `input_rate_share` is below 1.
+        backbone: keras.Model or None. Needed where `input_learning_rate_share` is below 1.
 
     Returns:
         keras.Optimizer.
     """
     steps = steps_per_epoch * recipe.epochs
-    schedule = warm_up_and_decay(recipe.rate, steps, round(steps_per_epoch * recipe.warm_up))
+    schedule = warm_up_and_decay(recipe.learning_rate, steps, round(steps_per_epoch * recipe.warm_up))
     options = {"weight_decay": _weight_decay(recipe)}
     if recipe.ema is not None:
         options |= {"use_ema": True, "ema_momentum": recipe.ema}
-    shares = rate_shares(backbone, recipe.input_rate_share) if recipe.input_rate_share < 1 else {}
+    shares = rate_shares(backbone, recipe.input_learning_rate_share) if recipe.input_learning_rate_share < 1 else {}
     return DiscriminativeAdam(schedule, shares, **options)
 
 
@@ -258,8 +275,8 @@ def build_head_optimizer(recipe, steps):
         keras.Optimizer.
     """
     if recipe.unfrozen is not None:
-        return keras.optimizers.Adam(recipe.head_rate)
-    schedule = keras.optimizers.schedules.CosineDecay(recipe.head_rate, steps)
+        return keras.optimizers.Adam(recipe.head_learning_rate)
+    schedule = keras.optimizers.schedules.CosineDecay(recipe.head_learning_rate, steps)
     return keras.optimizers.Adam(schedule, weight_decay=_weight_decay(recipe))
 
 

@@ -152,7 +152,7 @@ def _make_record(experiment, study, table, fitted, device):
         strategy=recipe.strategy,
         profile=experiment.profile,
         seed=experiment.seed,
-        image_size=recipe.test_size,
+        image_size=recipe.test_image_size,
         parameters=fitted.parameters,
         history=fitted.history,
         seconds=fitted.seconds,
@@ -166,7 +166,7 @@ def _domain_distance(experiment, model, table):
     """How unlike training images are to those of the pretraining: the mean over a network's layers."""
     rows = splits.rows_of(table, "train")
     chosen = rows.sample(min(DISTANCE_IMAGES, len(rows)), random_state=experiment.seed)
-    images = loaders.read_images(chosen, experiment.recipe.test_size)
+    images = loaders.read_images(chosen, experiment.recipe.test_image_size)
     return float(interpret.domain_distance(model, images).mean())
 
 

@@ -22,15 +22,15 @@ class Fitted:
     """What following a recipe leaves.
 
     Args:
-        model: keras.Model. From images of the recipe's `test_size` in 0..255 to logits.
+        model: keras.Model. From images of the recipe's `test_image_size` in 0..255 to logits.
         parameters: dict, as from `models.count_parameters`, counted as the last stage trained them.
         history: dict of lists, one value per epoch of the last stage.
         seconds: dict of float. Wall-clock seconds per stage.
         details: dict. What was measured on the way, such as `core_seconds`: how long cores have worked on all
             stages, on kept features when they were computed, and before an interruption.
         head: keras.Model or None. Its last part, from features to logits, where the rest is frozen.
-        extractor: keras.Model or None. That rest, where it has seen all images at the recipe's `test_size`: what it
-            makes of them is kept.
+        extractor: keras.Model or None. That rest, where its features of all images, at the recipe's `test_image_size`,
+            are kept.
     """
 
     model: keras.Model
@@ -90,7 +90,7 @@ def fit_recipe(recipe, network, table, num_classes, *, weights="imagenet", seed=
 
 def _fit_recipe(recipe, network, weights, data, resume_folder):
     if network == "baseline_cnn":
-        model = models.baseline_cnn(recipe.train_size, data.num_classes, seed=data.seed)
+        model = models.baseline_cnn(recipe.train_image_size, data.num_classes, seed=data.seed)
         stages, details, tested = [_fit(recipe, model, data, None, resume_folder)], {}, {"model": model}
     else:
         classifier = _build_classifier(recipe, network, weights, data)
@@ -124,11 +124,11 @@ def predict(recipe, fitted, table, split):
     rows = (table["split"] == split).to_numpy()
     if fitted.extractor:
         options = [{"flipped": flipped} for flipped in recipe.looks]
-        seen = [features.extract_features(fitted.extractor, table, recipe.test_size, **one)[0] for one in options]
+        seen = [features.extract_features(fitted.extractor, table, recipe.test_image_size, **one)[0] for one in options]
         return np.mean([training.predict_probabilities(fitted.head, one[rows]) for one in seen], axis=0)
     options = {"cache": False, "call": fitted.call}
     logits = [
-        features.extract_features(fitted.model, table[rows], recipe.test_size, flipped=flipped, **options)[0]
+        features.extract_features(fitted.model, table[rows], recipe.test_image_size, flipped=flipped, **options)[0]
         for flipped in recipe.looks
     ]
     return np.mean([keras.ops.convert_to_numpy(keras.ops.softmax(one)) for one in logits], axis=0)
@@ -156,9 +156,9 @@ class _Classifier:
     def tested(self, recipe):
         """What predicts at the size at which the recipe tests, as `Fitted` names it; convolutions take any size."""
         frozen = not self.backbone.trainable_weights
-        if frozen and recipe.test_size == recipe.train_size:
+        if frozen and recipe.test_image_size == recipe.train_image_size:
             return {"model": self.model, "head": self.head, "extractor": self.extractor}
-        backbone = models.build_backbone(self.network, recipe.test_size, weights=None)
+        backbone = models.build_backbone(self.network, recipe.test_image_size, weights=None)
         backbone.set_weights(self.backbone.get_weights())
         return {"model": models.connect(models.freeze(backbone), self.head, self.depths)}
 
@@ -166,7 +166,7 @@ class _Classifier:
 def _build_classifier(recipe, network, weights, data):
     stays = recipe.pretrained and recipe.unfrozen is None
     build = _build_once if stays else models.build_backbone
-    backbone = build(network, recipe.train_size, weights=weights if recipe.pretrained else None)
+    backbone = build(network, recipe.train_image_size, weights=weights if recipe.pretrained else None)
     depths = models.BACKBONES[network]["depths"] if recipe.several_depths else ()
     head = models.build_head(
         models.pooled(backbone, depths).output_shape[1:],
@@ -206,7 +206,7 @@ class _Data:
         options = {"batch_size": self.batch_size, "seed": self.seed}
         if part == "train":
             options |= {"shuffle": True, "augment": self.recipe.augment, "read_size": self.recipe.read_size}
-        dataset = loaders.load_dataset(self.rows[part], self.recipe.train_size, **options)
+        dataset = loaders.load_dataset(self.rows[part], self.recipe.train_image_size, **options)
         one_hot = dataset.map(lambda images, targets: (images, tf.one_hot(targets, self.num_classes)))
         return identity.note_data(one_hot, dataset.made_from, self.num_classes)
 
@@ -222,11 +222,11 @@ class _Views:
         recipe = data.recipe
         self.steps, self._data = data.steps, data
         options = {"count": recipe.views, "augment": recipe.augment, "read_size": recipe.read_size, "seed": data.seed}
-        train, _ = features.extract_views(beginning, data.rows["train"], recipe.train_size, **options)
+        train, _ = features.extract_views(beginning, data.rows["train"], recipe.train_image_size, **options)
         self._seen = {"train": train}
         self.validated = data.validated
         if self.validated:
-            validation, _ = features.extract_features(beginning, data.rows["validation"], recipe.train_size)
+            validation, _ = features.extract_features(beginning, data.rows["validation"], recipe.train_image_size)
             self._seen["validation"] = [validation]
 
     def load(self, part):
@@ -266,7 +266,7 @@ def _fit_unfrozen(recipe, classifier, data, resume_folder):
 
 def _fit_head(recipe, classifier, data):
     """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
-    head, asked = classifier.head, (classifier.extractor, data.table, recipe.train_size)
+    head, asked = classifier.head, (classifier.extractor, data.table, recipe.train_image_size)
     call = _compile_extractor(classifier.backbone, classifier.depths)
     extracted = [features.extract_features(*asked, flipped=flipped, call=call) for flipped in recipe.looks]
     rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
@@ -334,7 +334,7 @@ def _weight_distance(backbone, before):
 def _old_head_accuracy(recipe, classifier, old_head, data):
     """What the head that was trained on the frozen features makes of the features as they are now."""
     rows = data.rows["validation"]
-    seen, _ = features.extract_features(classifier.extractor, rows, recipe.train_size, cache=False)
+    seen, _ = features.extract_features(classifier.extractor, rows, recipe.train_image_size, cache=False)
     head = keras.models.clone_model(classifier.head)
     head.set_weights(old_head)
     return float((training.predict_probabilities(head, seen).argmax(axis=1) == rows["target"]).mean())

@@ -50,10 +50,11 @@ def separates_as_well(_, domains, *, far, near):
     return bool(farther and no_worse), ", ".join(words)
 
 
-def part_gains_most(_, ladders, *, study):
+def part_gains_most(_, by_study, *, study):
     """From the classifier alone to a part that is unfrozen, one study gains more accuracy than every other."""
     means = {
-        name: [np.mean([r.metrics["accuracy"] for r in runs]) for runs in rungs] for name, rungs in ladders.items()
+        name: [np.mean([r.metrics["accuracy"] for r in runs]) for runs in strategies]
+        for name, strategies in by_study.items()
     }
     gains = {name: part - frozen for name, (frozen, part, _) in means.items()}
     return max(gains, key=gains.get) == study, ", ".join(f"{name} {gain * 100:+.1f}" for name, gain in gains.items())
@@ -126,7 +127,7 @@ BOOK = {
         Claim("faces-separate", "Frozen features separate expressions as well as cats and dogs.",
               (cross_study.DOMAINS,), partial(separates_as_well, far="fer2013", near="cats_dogs")),
         Claim("faces-gain-most", "Unfreezing a part gains more on faces than in any other study.",
-              (cross_study.ALL_LADDERS,), partial(part_gains_most, study="fer2013")),
+              (cross_study.ALL_STRATEGIES,), partial(part_gains_most, study="fer2013")),
     ),
 }
 # fmt: on

@@ -13,7 +13,7 @@ from tlhelpers.experiments import grids, records, sweeps
 from tlhelpers.results import claims, queries, tables
 
 # The classifier alone, a part, everything: the first line of which all three have left records is taken.
-LADDERS = {
+STRATEGIES = {
     "flowers": [("mobilenetv2_100-frozen_linear", "mobilenetv2_100-partial", "mobilenetv2_100-full")],
     "fashion_half": [("small_cnn-frozen", "small_cnn-partial", "small_cnn-full")],
     "cats_dogs": [("mobilenetv2_100-frozen_linear", "mobilenetv2_100-partial", "mobilenetv2_100-full")],
@@ -26,8 +26,8 @@ LADDERS = {
 IMBALANCED_STUDIES = ("deepweeds", "fer2013")
 # What a claim can ask for, in words that say what is missing.
 DOMAINS, FACES = "the comparison of domains", "three strategies of one network on faces"
-ALL_LADDERS, IMBALANCED = "three strategies of one network", "a classifier of imbalanced classes"
-WAYS = ("frozen", "everything moves")
+ALL_STRATEGIES, IMBALANCED = "three strategies of one network", "a classifier of imbalanced classes"
+WAYS = ("frozen", "full fine-tuning")
 FEWEST_DOMAINS = 4  # of three, even a perfect order is chance in one of six cases
 CHANCE = 0.05  # how often an order as clear may come about by chance
 FLATTERY = 0.02  # accuracy above macro F1
@@ -35,8 +35,8 @@ COLUMNS = ("published", "recorded", "seeds", "macro F1", "this build")
 ROUNDING = 1e-9  # two orders with the same correlation need not give the same bits
 
 
-def separability(record):
-    """How well a model separates the classes: macro recall, so scaled that guessing gives 0 and perfection 1.
+def chance_adjusted_accuracy(record):
+    """Chance-adjusted balanced accuracy: macro recall, scaled so that guessing gives 0 and perfection 1.
 
     Args:
         record: Record.
@@ -49,30 +49,35 @@ def separability(record):
 
 
 def domain_table(runs):
-    """The comparison of domains: how far each is, and what one backbone makes of it, frozen and moving.
+    """Compares domains: how far each is, and how well one backbone does on it, frozen and fine-tuned.
 
     Args:
         runs: dict from a study, a way of `grids.WAYS` and, where there are several, a seed to a Record.
 
     Returns:
         pandas.DataFrame of float indexed by study, the nearest domain first, means over the seeds of the frozen
-        backbone: `distance`, see `interpret.domain_distance`; `frozen` and `moving`, see `separability`; `gain`, their
-        difference on the seeds of both; and `seeds`. NaN where nothing moves.
+        backbone: `distance`, see `interpret.domain_distance`; `frozen` and `fine-tuned`, as from
+        `chance_adjusted_accuracy`; `gain`, their difference on the seeds of both; and `seeds`. NaN where nothing is
+        fine-tuned.
     """
     rows = {}
     for study in grids.DOMAINS:
-        still, moves = ({cell[2:]: run for cell, run in runs.items() if cell[:2] == (study, way)} for way in WAYS)
-        if not still:
+        frozen, tuned = ({cell[2:]: run for cell, run in runs.items() if cell[:2] == (study, way)} for way in WAYS)
+        if not frozen:
             continue
-        gains = [separability(moves[seed]) - separability(still[seed]) for seed in still if seed in moves]
+        gains = [
+            chance_adjusted_accuracy(tuned[seed]) - chance_adjusted_accuracy(frozen[seed])
+            for seed in frozen
+            if seed in tuned
+        ]
         rows[study] = {
-            "distance": _mean(run.details["domain_distance"] for run in still.values()),
-            "frozen": _mean(map(separability, still.values())),
-            "moving": _mean(map(separability, moves.values())),
+            "distance": _mean(run.details["domain_distance"] for run in frozen.values()),
+            "frozen": _mean(map(chance_adjusted_accuracy, frozen.values())),
+            "fine-tuned": _mean(map(chance_adjusted_accuracy, tuned.values())),
             "gain": _mean(gains),
-            "seeds": len(still),
+            "seeds": len(frozen),
         }
-    columns = ["distance", "frozen", "moving", "gain", "seeds"]
+    columns = ["distance", "frozen", "fine-tuned", "gain", "seeds"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float).sort_values("distance")
 
 
@@ -124,7 +129,7 @@ def check_conclusion(protocol, *, runs=None, domains=None, recorded=None):
     Returns:
         pandas.DataFrame, as from `claims.check_claims`.
     """
-    live = {study: {m: [run] for m, run in (runs or {}).get(study, {}).items()} for study in LADDERS}
+    live = {study: {m: [run] for m, run in (runs or {}).get(study, {}).items()} for study in STRATEGIES}
     evidence = gather_recorded(protocol, recorded=recorded), gather_evidence(live, domains or {})
     built = [*(domains or {}).values(), *(run for found in (runs or {}).values() for run in found.values())]
     return claims.tabulate(
@@ -141,7 +146,7 @@ def gather_recorded(protocol="careful", *, recorded=None):
         recorded: Path or None. The recorded runs; None means the committed ones.
     """
     stored = {
-        study: claims.by_model(records.load_records(study, folder=recorded, protocol=protocol)) for study in LADDERS
+        study: claims.by_model(records.load_records(study, folder=recorded, protocol=protocol)) for study in STRATEGIES
     }
     compared = sweeps.load_sweep("domains") if protocol == "careful" and recorded is None else {}
     return gather_evidence(stored, compared)
@@ -156,15 +161,15 @@ def gather_evidence(found, domains):
         domains: dict. Runs of `grids.plan_domains`.
 
     Returns:
-        dict from what a claim of `CONCLUSION` asks for: the rows of `domain_table` by study, and ladders: by study,
+        dict from what a claim of `CONCLUSION` asks for: the rows of `domain_table` by study, and by_study: by study,
         three lists of Record, the classifier alone, a part, everything.
     """
-    ladders = {study: ladder for study in LADDERS if (ladder := _ladder_of(study, found[study]))}
+    by_study = {study: strategies for study in STRATEGIES if (strategies := _strategies_of(study, found[study]))}
     return {
         DOMAINS: domain_table(domains).to_dict("index"),
-        ALL_LADDERS: ladders,
-        IMBALANCED: {study: ladders[study] for study in IMBALANCED_STUDIES if study in ladders},
-        FACES: ladders.get("fer2013"),
+        ALL_STRATEGIES: by_study,
+        IMBALANCED: {study: by_study[study] for study in IMBALANCED_STUDIES if study in by_study},
+        FACES: by_study.get("fer2013"),
     }
 
 
@@ -185,27 +190,29 @@ def goes_with_distance(_, domains, *, measure, sign):
     return bool(chance <= CHANCE), numbers
 
 
-def each_step_pays(_, ladder):
+def each_step_pays(_, strategies):
     """A part that moves is more accurate than the classifier alone, and everything more accurate than a part."""
-    frozen, part, everything = ladder
+    frozen, part, everything = strategies
     steps = [queries.is_more_accurate(None, *pair) for pair in ((frozen, part), (part, everything))]
     return all(holds for holds, _ in steps), "; ".join(numbers for _, numbers in steps)
 
 
-def accuracy_flatters(_, ladders):
+def accuracy_flatters(_, by_study):
     """Accuracy lies above macro F1 in every imbalanced study, classifier alone."""
-    found = {study: queries.accuracy_flatters(None, ladder[0], by=FLATTERY) for study, ladder in ladders.items()}
+    found = {
+        study: queries.accuracy_flatters(None, strategies[0], by=FLATTERY) for study, strategies in by_study.items()
+    }
     return all(holds for holds, _ in found.values()), "; ".join(
         f"{study}: {text}" for study, (_, text) in found.items()
     )
 
 
-def part_is_often_best(_, ladders):
+def part_is_often_best(_, by_study):
     """In more than half of the studies a part that moves is the best value, see `queries.is_best_value`."""
     found = {}
-    for study, ladder in ladders.items():
+    for study, strategies in by_study.items():
         try:
-            found[study] = queries.is_best_value(None, *ladder)[0]
+            found[study] = queries.is_best_value(None, *strategies)[0]
         except queries.NotTestableError:
             continue  # seconds of several machines
     if not found:
@@ -228,8 +235,8 @@ def _mean(values):
     return float(np.mean(values)) if values else np.nan
 
 
-def _ladder_of(study, found):
-    for models in LADDERS[study]:
+def _strategies_of(study, found):
+    for models in STRATEGIES[study]:
         if all(found.get(model) for model in models):
             return [found[model] for model in models]
     return None
@@ -247,6 +254,6 @@ CONCLUSION = (
     claims.Claim("macro-needed", "Where classes are imbalanced, accuracy flatters and macro averages are needed.",
                  (IMBALANCED,), accuracy_flatters),
     claims.Claim("part-often-best", "Moving a part is often the best value: nearly as accurate as all, in less time.",
-                 (ALL_LADDERS,), part_is_often_best),
+                 (ALL_STRATEGIES,), part_is_often_best),
 )
 # fmt: on

@@ -271,7 +271,7 @@ def forgets_less(study, slow, fast):
     if not seeds:
         raise NotTestableError(f"{slow[0].model} and {fast[0].model} have no seed in common")
     before, after = ([accuracy[seed] for seed in seeds] for accuracy in kept)
-    rates = (runs[0].details["recipe"]["rate"] for runs in (slow, fast))
+    rates = (runs[0].details["recipe"]["learning_rate"] for runs in (slow, fast))
     numbers = (
         f"the old head gets {_span(one, '.1%')} at the rate {rate:g}"
         for one, rate in zip((before, after), rates, strict=True)
@@ -325,7 +325,7 @@ def has_best_rates(study, *grid, rates):
     found = {}
     for runs in grid:
         recipe, accuracy = runs[0].details["recipe"], np.mean([run.metrics["accuracy"] for run in runs])
-        found.setdefault(recipe["unfrozen"], {})[recipe["rate"]] = accuracy
+        found.setdefault(recipe["unfrozen"], {})[recipe["learning_rate"]] = accuracy
     best = {part: max(cells, key=cells.get) for part, cells in found.items()}
     numbers = ", ".join(f"{part}: {found[part][rate]:.1%} at {rate:g}" for part, rate in best.items())
     return best == rates, numbers

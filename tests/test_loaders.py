@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from builders import draw_flower, encode
 
-from tlhelpers import loaders, settings
+from tlhelpers import devices, loaders, settings
 
 SIDE = 32
 
@@ -53,6 +53,16 @@ def test_batches_are_float_images_in_0_to_255_and_int_targets(table, image_size,
         assert targets.dtype == tf.int32
         assert 0 <= images.numpy().min() < 60
         assert 160 < images.numpy().max() <= 255
+
+
+@pytest.mark.parametrize(("gpus", "count"), [([], devices.CPU_BATCH_SIZE), ([{}], devices.GPU_BATCH_SIZE)])
+def test_a_loader_that_is_told_no_batch_size_takes_the_devices(table, monkeypatch, gpus, count):
+    monkeypatch.setattr(devices, "list_gpus", lambda: gpus)
+    many = table.loc[table.index.repeat(5)].reset_index(drop=True)
+    assert len(many) > devices.GPU_BATCH_SIZE
+    arrays = loaders.load_arrays(np.zeros((len(many), 2)), np.zeros(len(many)))
+    for data in (loaders.load_dataset(many, 8), arrays):
+        assert len(next(iter(data))[0]) == count
 
 
 def test_batches_follow_the_table_unless_shuffled(table):

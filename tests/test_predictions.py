@@ -163,7 +163,7 @@ def test_the_command_counts_verdicts_and_never_replaces_a_table(saved, folder, t
     assert command.main(arguments) == 1
     assert "Predictions go into a new file; remove or rename the old one" in capsys.readouterr().err
     assert command.main([*arguments[:2], str(tmp_path / "nowhere")]) == 1
-    assert "Pictures are looked for below a folder. Received:" in capsys.readouterr().err
+    assert "Images are looked for below a folder. Received:" in capsys.readouterr().err
 
 
 # Models that others have made

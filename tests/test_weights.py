@@ -14,7 +14,7 @@ from builders import cached, checksums_of
 from tlhelpers import files, models, settings, weights
 from tlhelpers.datasets import downloads
 from tlhelpers.datasets.downloads import MissingDataError
-from tlhelpers.datasets.layouts import BadArchiveError
+from tlhelpers.files import BadArchiveError
 
 WEIGHTS = weights.WEIGHT_FILES["imagenet"]["mobilenetv2_035"]
 

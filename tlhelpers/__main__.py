@@ -1,4 +1,4 @@
-"""The command line of the helpers: what a saved model says about a folder of pictures."""
+"""The command line of the helpers: predicts the classes of a folder of images with a saved model."""
 
 import sys
 from pathlib import Path

@@ -49,6 +49,11 @@ class Device:
         return GPU_BATCH_SIZE if self.kind == "GPU" else CPU_BATCH_SIZE
 
 
+def choose_batch_size():
+    """How many images a training step takes on this machine, int: more where TensorFlow sees a GPU."""
+    return GPU_BATCH_SIZE if list_gpus() else CPU_BATCH_SIZE
+
+
 def list_gpus():
     """The GPUs TensorFlow sees.
 

@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from tlhelpers import settings
 
 CHUNK_BYTES = 1 << 20
-TEMPORARY = ".tlhelpers-"  # how names of temporary files and folders begin, so that their rests are known as ours
+TEMPORARY = ".tlhelpers-"  # how names of temporary files and folders begin, so that leftovers are known as ours
 WHOLE = f"{TEMPORARY}whole.json"  # in a folder that was made at once: how much it held
-SYSTEM_NAMES = frozenset(  # what systems and programs put between pictures, in small letters
+SYSTEM_NAMES = frozenset(  # what systems and programs put between images, in lower case
     {
         "__macosx",
         "@eadir",
@@ -36,6 +36,10 @@ SYSTEM_NAMES = frozenset(  # what systems and programs put between pictures, in 
 )
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what an error says of a full disk, whichever folder it is
 RESTS_KEPT_DAYS = 7  # longer than any work goes on without a new file
+
+
+class BadArchiveError(ValueError):
+    """An archive is damaged, unsafe, or not the one a study needs."""
 
 
 def sha256_of(path):

@@ -1,4 +1,4 @@
-"""Reading one file as a picture: what it is, upright 8-bit RGB pixels, or the reason why there are none."""
+"""Reads one file as an image: a verdict, and upright 8-bit RGB pixels or the reason why there are none."""
 
 import functools
 import io
@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from tlhelpers import files, settings
 
-READER_VERSION = 4  # part of every key of what is kept of pictures: another reader may see other pixels
+READER_VERSION = 4  # in every cache key of what is computed from images: another reader may see other pixels
 MAX_PIXELS = 100_000_000
 REFUSED = "damaged in a way that only some readers forgive"
 DAMAGED_NOTES = "its notes (EXIF, XMP and the like) are damaged"
@@ -80,11 +80,11 @@ BEGINNINGS = {
 
 
 def open_image(path, *, decode=True):
-    """Opens one file and says whether it is a picture that can be used.
+    """Opens one file and says whether it is an image that can be used.
 
     Args:
         path: Path.
-        decode: bool. Whether the pixels of a picture that every reader takes as it is are wanted, too.
+        decode: bool. Whether to decode an image even when every reader takes it as it is.
 
     Returns:
         tuple of a verdict (`"ok"`, `"converted"` when every reader but this one would see other pixels, or what is
@@ -112,7 +112,7 @@ def open_image(path, *, decode=True):
 
 
 def convert(image, sha256):
-    """Writes an image anew, so that every reader sees the same pixels.
+    """Rewrites an image, so that every reader sees the same pixels.
 
     Args:
         image: PIL.Image.Image, upright RGB.
@@ -128,7 +128,7 @@ def convert(image, sha256):
 
 
 def converted_folder():
-    """Where pictures that were written anew are kept."""
+    """Where rewritten images are kept."""
     return settings.home_folder() / "converted"
 
 
@@ -212,7 +212,7 @@ _listener = _Listener()
 
 
 def _orientation_of(image):
-    """How a picture is turned, 1 to 8, and a note where that cannot be read."""
+    """The EXIF orientation of an image, 1 to 8, and a note where that cannot be read."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1), ""
     except OSError:  # of the pixels: Pillow looks for notes behind them, too
@@ -222,7 +222,7 @@ def _orientation_of(image):
 
 
 def _why_convert(path, image, orientation):
-    """Why an image has to be written anew, or an empty string."""
+    """Why an image has to be rewritten, or an empty string."""
     if orientation != 1:
         return "rotated by its EXIF tag"
     if image.mode not in ("RGB", "L"):
@@ -245,7 +245,7 @@ def _as_rgb(image):
 
 
 def _values_of(image):
-    """The numbers of a grey picture whose pixels are more than 8 bits, or signed, else None."""
+    """The pixel values of a greyscale image that has more than 8 bits or is signed, else None."""
     tags = getattr(image, "tag_v2", {})
     kind, bits = (_first(tags.get(tag)) for tag in (SAMPLE_FORMAT, BITS_PER_SAMPLE))
     if image.mode == "L" and kind == SIGNED and bits == 8:
@@ -292,7 +292,7 @@ def _foreign_by_name(path, head):
 
 
 def _foreign(head):
-    """What a file is that is no picture that can be read, and what to do, or an empty string."""
+    """What a file is that cannot be read as an image, and what to do about it, or an empty string."""
     for beginning, words in BEGINNINGS.items():
         if head.startswith(beginning):
             return words

@@ -15,17 +15,17 @@ from tlhelpers import devices, files, identity, images, inputs, settings
 
 MEMORY_SHARE = 0.25
 SHUFFLE_BUFFER = 5000
-SHUFFLE_BYTES = 128 * 2**20  # of pictures that wait in a shuffle and are in no cache in memory
+SHUFFLE_BYTES = 128 * 2**20  # of images that wait in a shuffle and are in no cache in memory
 PREFETCHED_BATCHES = 2
 ITERATORS_PER_EPOCH = 2  # Keras opens one when an epoch begins, and one when it ends
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a random view may be from its picture.
+    """How far an augmented view may differ from its image.
 
     Args:
-        min_area: float in (0, 1]. The smallest share of the picture that a crop keeps.
+        min_area: float in (0, 1]. The smallest share of the image that a crop keeps.
         aspect: float, at least 1. A crop's sides differ by at most this factor.
         brightness: float. Added or taken away, at most, of 255.
         contrast: float. Contrast changes by at most this share.
@@ -49,7 +49,7 @@ def load_dataset(
     table,
     image_size=224,
     *,
-    batch_size=devices.CPU_BATCH_SIZE,
+    batch_size=None,
     shuffle=False,
     augment=None,
     flipped=False,
@@ -66,11 +66,11 @@ def load_dataset(
     Args:
         table: pandas.DataFrame with `path` and `target`, as from `split_manifest`.
         image_size: int. Side of the square images, pixels. The aspect ratio is not kept, as in the source.
-        batch_size: int, at least 1.
+        batch_size: int, at least 1, or None: as many as suit the device, see `devices.choose_batch_size`.
         shuffle: bool. Whether each epoch has another order.
         augment: str or None. A key of `AUGMENTATIONS`: images are flipped, cropped and lit differently in each
             epoch, a little or a lot.
-        flipped: bool. Whether every image is mirrored left to right, for a second look at it.
+        flipped: bool. Whether every image is mirrored left to right, for test-time augmentation.
         read_size: int or None. Side at which images are read, pixels, so that a crop still has detail; only with
             `augment`. None means `image_size`.
         cache: str. `"memory"`, `"disk"`, `"none"`, or `"auto"`: memory when the decoded images take less than
@@ -88,7 +88,7 @@ def load_dataset(
     table = inputs.check_table(table, columns=("path", "target"))
     image_size = inputs.check_image_size(image_size)
     read_size = None if read_size is None else inputs.check_image_size(read_size, name="read_size")
-    batch_size = inputs.check_whole(batch_size, name="batch_size", low=1)
+    batch_size = _check_batch_size(batch_size)
     if augment not in (None, *AUGMENTATIONS):
         raise ValueError(f"augment is None or one of {sorted(AUGMENTATIONS)}. Received: augment={augment!r}")
     read_size = read_size if augment and read_size else image_size
@@ -114,16 +114,16 @@ def load_dataset(
     return identity.note_data(dataset, hashes, targets.tolist(), shown, identity.digest_of_reader())
 
 
-def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=0):
+def load_arrays(x, y, *, batch_size=None, shuffle=False, seed=0):
     """A dataset of arrays in memory, such as features and their classes: for a head that is trained in seconds.
 
-    What `fit` makes of arrays takes longer to start, in each epoch and again for validation, than a head takes to go
-    through a few thousand features; and here the order of every epoch follows `seed`.
+    The dataset that `fit` makes from arrays takes longer to start, in each epoch and again for validation, than a head
+    takes for a few thousand features; and here the order of every epoch follows `seed`.
 
     Args:
         x: array `(n, ...)`.
         y: array `(n, ...)`.
-        batch_size: int, at least 1.
+        batch_size: int, at least 1, or None: as many as suit the device, see `devices.choose_batch_size`.
         shuffle: bool. Whether each epoch has another order.
         seed: int.
 
@@ -133,7 +133,7 @@ def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=
     Raises:
         ValueError: when the arrays are empty, or of different length.
     """
-    batch_size = inputs.check_whole(batch_size, name="batch_size", low=1)
+    batch_size = _check_batch_size(batch_size)
     if not 0 < len(x) == len(y):
         raise ValueError(f"Arrays of a dataset have one length, at least 1. Received: {len(x)} and {len(y)} rows")
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
@@ -141,6 +141,12 @@ def load_arrays(x, y, *, batch_size=devices.CPU_BATCH_SIZE, shuffle=False, seed=
         dataset = dataset.shuffle(len(x), seed=seed)
     dataset = _without_tuning(dataset.batch(batch_size))
     return identity.note_data(dataset, identity.digest_of_arrays(x, y), batch_size, shuffle, seed)
+
+
+def _check_batch_size(batch_size):
+    if batch_size is None:
+        return devices.choose_batch_size()
+    return inputs.check_whole(batch_size, name="batch_size", low=1)
 
 
 def skip_epochs(data, count):
@@ -227,7 +233,7 @@ def read_images(table, image_size):
 
 
 def augment_image(image, seed, *, image_size, augment="light"):
-    """One random view of an image: flipped, cropped, lit differently.
+    """An augmented view of an image: flipped, cropped, lit differently.
 
     Args:
         image: uint8 tensor `(height, width, 3)`.

@@ -10,6 +10,7 @@ from tlhelpers import inputs
 CALIBRATION_BINS = 15
 CONFIDENCE_LEVEL = 0.95
 BOOTSTRAP_SAMPLES = 2000
+RESAMPLES_AT_ONCE = 100  # bounds the memory
 PERMUTATIONS = 999
 TOP_CONFUSIONS = 3
 TEMPERATURE_BOUNDS = (0.05, 20.0)
@@ -213,11 +214,23 @@ def bootstrap_interval(y_true, y_prob, *, metric="accuracy", seed=0, samples=BOO
     seen = look(*_check_predictions(y_true, y_prob))
     if metric == "accuracy":
         return wilson_interval(int(seen.sum()), len(seen))
-    generator, count = np.random.default_rng(seed), len(seen)
-    draws = [measure(seen[generator.integers(0, count, count)]) for _ in range(samples)]
-    tail = (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
+    return _resample(len(seen), lambda rows: measure(seen[rows]), seed, samples)
+
+
+def _resample(count, statistic, seed, samples):
+    """The percentile bootstrap of a statistic of the rows of `count` images: two floats."""
+    if count == 1:  # all resamples are the same one
+        return (float(statistic(np.zeros(1, dtype=int))),) * 2
+    options = {"vectorized": False, "method": "percentile", "batch": RESAMPLES_AT_ONCE}
+    found = stats.bootstrap(
+        (np.arange(count),),
+        statistic,
+        n_resamples=samples,
+        confidence_level=CONFIDENCE_LEVEL,
+        rng=np.random.default_rng(seed),
+        **options,
+    )
+    return tuple(map(float, found.confidence_interval))
 
 
 def wilson_interval(right, count):
@@ -318,12 +331,8 @@ def bootstrap_difference(y_true, y_prob_a, y_prob_b, *, metric="accuracy", seed=
         before, after = (measure(seen[rows]) for seen in models)
         return after - before
 
-    count = models.shape[1]
-    generator = np.random.default_rng(seed)
-    differences = [difference(generator.integers(0, count, count)) for _ in range(samples)]
-    tail = (1 - CONFIDENCE_LEVEL) / 2
-    low, high = np.quantile(differences, [tail, 1 - tail])
-    return {"difference": difference(slice(None)), "low": float(low), "high": float(high)}
+    low, high = _resample(models.shape[1], difference, seed, samples)
+    return {"difference": difference(slice(None)), "low": low, "high": high}
 
 
 def permutation_test(y_true, y_prob_a, y_prob_b, *, metric="macro_f1", seed=0, samples=PERMUTATIONS):

@@ -1,4 +1,4 @@
-"""Predicts the classes of any number of pictures with a saved model; can be stopped and started again.
+"""Predicts the classes of any number of images with a saved model; can be stopped and started again.
 
 python -m tlhelpers predict MODEL FOLDER --out predictions.csv
 """
@@ -26,7 +26,7 @@ UNFINISHED = ".part"
 
 
 class Picture(NamedTuple):
-    """A file that may be a picture: its pixels, uint8 `(side, side, 3)`, or None with a verdict and a reason."""
+    """A file that may be an image: its pixels, uint8 `(side, side, 3)`, or None with a verdict and a reason."""
 
     path: Path
     pixels: np.ndarray | None
@@ -35,13 +35,13 @@ class Picture(NamedTuple):
 
 
 def predict_folder(model_path, folder, destination, *, class_names=None, image_size=None, batch_size=BATCH_SIZE):
-    """Writes a table of what a model says about every picture below a folder.
+    """Writes a table of the predictions of a model for every image below a folder.
 
-    Pictures are read while the model works, a few batches ahead, so that memory does not grow with their number.
-    A run that was stopped goes on where it was.
+    Images are read while the model runs, a few batches ahead, so that memory does not grow with their number.
+    An interrupted run resumes where it stopped.
 
     Args:
-        model_path: Path. A model as `training.save_model` leaves it, from colour images in 0..255 to logits or
+        model_path: Path. A model as `training.save_model` saves it, from colour images in 0..255 to logits or
             probabilities of two or more classes, or to one logit or probability of the second of two classes.
         folder: Path. Every file below it is looked at, as `files.walk_files` finds them; or a single file.
         destination: Path. A CSV file with a row per file: path below `folder`, verdict (`"ok"`, `"converted"`, or what
@@ -58,8 +58,8 @@ def predict_folder(model_path, folder, destination, *, class_names=None, image_s
         FileExistsError: when `destination` is there already.
         FileNotFoundError: when the model or the folder is not there.
         BlockingIOError: when another process writes the same table.
-        ValueError: when the model is none that can be asked, there is not one name for each class, there is no file,
-            or an answer is no number.
+        ValueError: when the model is no classifier of square colour images, there is not one name for each class, there
+            is no file, or an output is no number.
     """
     model_path, folder, destination = (Path(path).expanduser() for path in (model_path, folder, destination))
     batch_size = inputs.check_whole(batch_size, name="batch_size", low=1)
@@ -102,7 +102,7 @@ def _write_rows(unfinished, call, image_size, paths, folder, names, batch_size):
             unfinished.unlink(missing_ok=True)
     if not counted:
         raise ValueError(
-            "Pictures are looked for below a folder, hidden and system files left out. "
+            "Images are looked for below a folder, hidden and system files left out. "
             f"Received: {files.shown_name(folder)!r}, in which there are 0 files"
         )
     return counted
@@ -128,7 +128,7 @@ def check_input(model, image_size=None):
     """
     image_size = None if image_size is None else inputs.check_image_size(image_size)
     shape = tuple(inputs.check_model(model).input_shape)
-    rule = "Models that are asked about pictures take batches of square images in colour, (None, side, side, 3)"
+    rule = "Models that classify images take batches of square images in colour, (None, side, side, 3)"
     if len(shape) != 4 or shape[0] is not None or shape[3] != 3 or shape[1] != shape[2]:
         raise ValueError(f"{rule}. Received: {model.name!r} for {shape}")
     if shape[1] is None and image_size is None:
@@ -141,7 +141,7 @@ def check_input(model, image_size=None):
 def compile_answers(model, image_size):
     """A compiled call that answers with probabilities.
 
-    What outputs stand for shows in the network's last layers, or else in what it says about a few images of noise.
+    Whether outputs are logits or probabilities follows from the last layers, or else from outputs for images of noise.
 
     Args:
         model: keras.Model, see `predict_folder`.
@@ -192,10 +192,10 @@ def _find_files(folder, destination):
     if folder.is_file():
         return folder.parent, [folder]
     if not folder.is_dir():
-        raise FileNotFoundError(f"Pictures are looked for below a folder. Received: {files.shown_name(folder)!r}")
+        raise FileNotFoundError(f"Images are looked for below a folder. Received: {files.shown_name(folder)!r}")
     with os.scandir(folder):  # raises where it may not be read
         pass
-    own = f"{destination.name}."  # an unfinished table of ours may stand among the pictures
+    own = f"{destination.name}."  # an unfinished table of ours may be among the images
     place = destination.parent.resolve()
     return folder, (
         path
@@ -219,7 +219,7 @@ def read_picture(path, image_size):
         image_size: int. Side, pixels.
 
     Returns:
-        Picture. Without pixels when the file cannot be used.
+        `Picture`, without pixels when the file cannot be used.
     """
     try:
         verdict, reason, image = manifest.open_image(path, decode=False)
@@ -259,7 +259,7 @@ def predict_batches(call, image_size, paths, folder, names, batch_size=BATCH_SIZ
         list of rows of the table, bad files among them.
 
     Raises:
-        ValueError: when an answer is no number.
+        ValueError: when an output is no number.
     """
     pictures = _read_ahead(paths, image_size, 2 * batch_size)
     while batch := list(itertools.islice(pictures, batch_size)):
@@ -269,7 +269,7 @@ def predict_batches(call, image_size, paths, folder, names, batch_size=BATCH_SIZ
 
 
 def _read_ahead(paths, image_size, count):
-    """Yields pictures in order, of which a number are being read by other threads meanwhile."""
+    """Yields each `Picture` in order while other threads read the next `count` files."""
     with ThreadPoolExecutor(devices.available_cores()) as pool:
         waiting = collections.deque()
         for path in paths:

@@ -7,28 +7,28 @@ from tlhelpers import devices, inputs, settings
 
 @dataclass(frozen=True)
 class Profile(inputs.OldNames):
-    """Drawn images or found ones, the backbone and the time budget of a build.
+    """Synthetic or real images, the backbone and the time budget of a build.
 
     Args:
         name: str. The key in `PROFILES`.
-        drawn: bool. Whether the pictures are drawn on the fly instead of found.
+        drawn: bool. Whether the images are synthetic, generated on the fly.
         backbone: str or None. The pretrained network, or None for the one that a study's source used.
         weights: str. What the backbone was pretrained on: `"imagenet"` or `"pocket"`.
         baseline_epochs: int. Passes over the training images for the network trained from scratch.
         head_epochs: int. Passes for a new head on a frozen backbone.
         head_learning_rate: float. Learning rate of the head.
-        unfrozen: int. How many layers, counted from the end, fine-tuning lets move.
+        unfrozen: int. How many layers, counted from the end, are unfrozen for fine-tuning.
         fine_tuning_epochs: int. Passes for the unfrozen layers.
-        fine_tuning_learning_rate: float. The rate from which that of the unfrozen layers falls.
+        fine_tuning_learning_rate: float. The learning rate of the unfrozen layers at first; it then decays.
         case_epochs: int. Passes for a network trained from scratch in a case study.
         case_per_class: int. Training images of each class where a case study wants few.
         grid_epochs: int. Passes for each cell of a grid.
         grid_scratch_epochs: int. The same for a network from scratch, which needs more; fewer where it stops early.
-        grid_depths: tuple of str. Keys of `grids.DEPTHS`: what moves in the grid of depth and rate.
+        grid_depths: tuple of str. Keys of `grids.DEPTHS`: the fine-tuning depths in the grid of learning rates.
         grid_rates: tuple of float. The learning rates of that grid.
-        grid_ways: tuple of str. Keys of `grids.WAYS`: the ways to train in the grid of sizes.
+        grid_ways: tuple of str. Keys of `grids.WAYS`: the strategies in the grid of training set sizes.
         grid_per_class: tuple of int. How many training images of each class, from few to many.
-        domain_ways: tuple of str. Keys of `grids.WAYS`: the ways to train in the comparison of domains.
+        domain_ways: tuple of str. Keys of `grids.WAYS`: the strategies in the comparison of domains.
         domain_per_class: int or None. Training images of each class in the comparison of domains; None means all.
         reason: str. Why this profile was chosen.
     """

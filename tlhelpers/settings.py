@@ -71,7 +71,7 @@ def records_folder():
 
 
 def pocket_folder():
-    """The embedded backbone, its card, and the committed records of runs on drawn pictures."""
+    """The embedded backbone, its card, and the committed records of runs on synthetic images."""
     return data_folder() / "pocket"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tlhelpers import files, settings
 from tlhelpers.datasets import downloads
 from tlhelpers.datasets.downloads import MissingDataError
-from tlhelpers.datasets.layouts import BadArchiveError
+from tlhelpers.files import BadArchiveError
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 # By how a file's name begins.

@@ -58,13 +58,13 @@ def show_panes(panes, controls):
 
 
 def explore_depths(runs):
-    """How much of a backbone moves and at what rate: what trains, what comes out, and the way there.
+    """Shows how much of a backbone is trained at what learning rate: parameters, accuracies and learning curves.
 
     Args:
-        runs: dict from a depth in words, a rate, and maybe a seed, to a Record, as from `load_sweep("depths")`.
+        runs: dict from a depth in words, a learning rate and maybe a seed to a Record, as from `load_sweep("depths")`.
 
     Returns:
-        ipywidgets.VBox with a slider over depths and one over rates.
+        ipywidgets.VBox with a slider over depths and one over learning rates.
     """
     cells = {}
     for (depth, rate, *_), run in runs.items():
@@ -92,7 +92,7 @@ def explore_confusions(predictions, class_names):
 
 
 def explore_threshold(predictions):
-    """What a model that may decline to answer gains and loses: only pictures above a confidence are counted.
+    """Shows what a model gains and loses that may decline to answer: only images above a confidence are counted.
 
     Args:
         predictions: dict from a model to `y_true` (int array `(n,)`) and `y_prob` (float array `(n, classes)`).
@@ -108,17 +108,17 @@ def explore_threshold(predictions):
 
 
 def explore_heat_maps(images, labels, maps, answers):
-    """Where several models look in a picture, one beside the other on the same spot.
+    """Shows the heat maps of several models over one image, one at a time in the same position.
 
     Args:
         images: uint8 array `(n, height, width, 3)` in 0..255.
         labels: sequence of n str. The true classes.
         maps: dict from a model to a float array `(n, height, width)` in 0..1, as from `grad_cam`.
-        answers: dict from a model to a sequence of n str. What it says.
+        answers: dict from a model to a sequence of n str. Its predictions.
 
     Returns:
-        ipywidgets.VBox with a list of pictures and one of what to show: the picture alone, or as a model sees it,
-        darkened where its heat map is cold.
+        ipywidgets.VBox with a list of images and one of what to show: the image alone, or darkened where the heat map
+        of a model is low.
     """
     panes = {}
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -131,7 +131,7 @@ def explore_heat_maps(images, labels, maps, answers):
 
 
 def above_threshold(y_true, y_prob, threshold):
-    """How a model does on the pictures it is sure of.
+    """Counts how a model does on the images that it predicts with a high confidence.
 
     Args:
         y_true: int array `(n,)`.
@@ -139,7 +139,7 @@ def above_threshold(y_true, y_prob, threshold):
         threshold: float in 0..1. The lowest confidence that is an answer.
 
     Returns:
-        dict of int: `answered`, `right` and `wrong` pictures, and those `declined`.
+        dict of int: `answered`, `right` and `wrong` images, and those `declined`.
     """
     sure = y_prob.max(axis=1) >= threshold
     right = int((y_prob.argmax(axis=1) == y_true)[sure].sum())
@@ -219,7 +219,7 @@ def _show_picture(pixels, text):
     image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # a larger one would only make the page heavier
     data = base64.b64encode(collection.encode(np.asarray(image), quality=JPEG_QUALITY)).decode()
     text = html.escape(text)
-    scale = PICTURE_SIZE / max(image.size)  # a small picture is shown as large as a large one
+    scale = PICTURE_SIZE / max(image.size)  # a small image is shown as large as a large one
     size = 'width="{:.0f}" height="{:.0f}"'.format(*(side * scale for side in image.size))
     return f'<p>{text}</p><img alt="{text}" {size} src="data:image/jpeg;base64,{data}">'
 
@@ -254,7 +254,7 @@ def _cell(count, share, right):
 
 
 def _draw_curves(history):
-    """Accuracy over the epochs as a small drawing that takes the colour of the text."""
+    """Accuracy over the epochs as a small figure in the colour of the text."""
     lines, words = [], []
     for name, (label, dashes) in CURVES.items():
         values = history.get(name, [])

@@ -12,7 +12,7 @@ from builders import CLASS_NAMES
 from PIL import Image
 
 from tlhelpers.datasets import archives, layouts, studies
-from tlhelpers.datasets.layouts import BadArchiveError
+from tlhelpers.files import BadArchiveError
 
 SIDE = 28
 LABELS = studies.CLOTHES

@@ -344,7 +344,7 @@ def test_groups_of_unequal_size_leave_every_part_every_class(own, seed):
 
 def test_groups_that_cannot_be_spread_are_named_with_what_to_do(own):
     table = catalogue(dict.fromkeys("ab", 20)).assign(group=np.repeat(range(4), 10))
-    with pytest.raises(ValueError, match=r"20 pictures of 'a' form 2 groups.*near_duplicates=.off"):
+    with pytest.raises(ValueError, match=r"20 images of 'a' form 2 groups.*near_duplicates=.off"):
         split_manifest(table, own)
 
 

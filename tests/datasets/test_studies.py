@@ -192,7 +192,7 @@ def test_parts_that_do_not_fit_are_refused_with_the_reason(tmp_path, names, mess
 
 @pytest.mark.parametrize("folder", ["", None, 3, "/no/where"])
 def test_what_is_no_folder_is_refused(folder):
-    with pytest.raises(ValueError, match=r"stand in a folder.*Received"):
+    with pytest.raises(ValueError, match=r"Images are read from a folder.*Received"):
         studies.describe_folder(folder)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from tlhelpers import files, settings
 from tlhelpers.datasets import layouts
-from tlhelpers.datasets.layouts import BadArchiveError
+from tlhelpers.files import BadArchiveError
 
 MAX_EXTRACTED_BYTES = 4 * 2**30
 MAX_COMPRESSION_RATIO = 200
@@ -53,8 +53,8 @@ FORMATS = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"%PDF": "a PDF file",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
     b"\x89HDF": "an HDF5 file",
     b"version https://git-lfs": "a pointer of Git LFS and not the file itself",
 }

@@ -10,7 +10,7 @@ import pooch
 import requests
 
 from tlhelpers import files, settings
-from tlhelpers.datasets.layouts import BadArchiveError
+from tlhelpers.files import BadArchiveError
 
 DOWNLOAD_TIMEOUT_SECONDS = 60
 CHECKSUM_FILE = "SHA256SUMS"

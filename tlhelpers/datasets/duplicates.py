@@ -1,4 +1,4 @@
-"""Which pictures are the same, to the byte or nearly so to the eye, and when that cannot be told."""
+"""Finds images that are the same, to the byte or nearly so to the eye, and says when that cannot be told."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +15,16 @@ from tlhelpers.datasets import studies
 
 COMPARED_AT_ONCE = 4096  # perceptual hashes; a square of theirs is 64 MiB
 
-# How small pictures, whose brightness and contrast were made the same, may differ: of 255, or as a share.
+# How much two downscaled images may differ, once their brightness and contrast are matched: of 255, or as a share.
 SMALL_SIDE = 16
 LARGEST_SHIFT = 24  # of the mean of a colour
 CONTRAST = (0.75, 4 / 3)
-LARGEST_SHARE = 0.25  # of what differs, in what a picture shows
-LARGEST_DIFFERENCE = 48  # at one place
-LEAST_STRUCTURE, FLAT_DIFFERENCE = 8, 2  # what shows less than this is the same only where hardly a value differs
+LARGEST_SHARE = 0.25  # RMS of the difference, as a share of the smaller standard deviation
+LARGEST_DIFFERENCE = 48  # of one pixel
+LEAST_STRUCTURE, FLAT_DIFFERENCE = 8, 2  # below this standard deviation hardly a value may differ
 PAIRS_AT_ONCE, MOST_PAIRS = 2048, 2_000_000
 
-# From which shares of all pictures on the method is doubted, and not the pictures.
+# Above these shares of all images, the method is doubted and not the images.
 DOUBTED_CANDIDATES, DOUBTED_SHARE, DOUBTED_GROUP = 0.1, 1 / 3, 1 / 2
 
 
@@ -66,17 +66,17 @@ def group_duplicates(sha256, hashes, *, near_duplicate_bits=studies.NEAR_DUPLICA
 
 
 def find_duplicates(table, hashes, *, near_duplicate_bits, mode):
-    """Finds the duplicates among pictures that nobody has looked through.
+    """Finds the duplicates among images that nobody has reviewed.
 
-    Pictures with alike hashes are looked at once more: near duplicates also show nearly the same pixels when made
-    small. A picture is of two classes when it is itself the same as one of another class, and not by way of others.
+    Images with similar hashes are compared once more: near duplicates also have nearly the same pixels when they are
+    downscaled. An image is of two classes when it is itself the same as one of another class, and not through others.
 
     Args:
         table: pandas.DataFrame with `path`, `label` and `sha256`.
         hashes: sequence of bool arrays `(2, 64)`, None for a file that is no image.
         near_duplicate_bits: int or None. See `group_duplicates`.
         mode: str. One of `studies.NEAR_DUPLICATES`. `"auto"` leaves near duplicates out where they are so many that
-            the method is to be doubted.
+            the method is doubted.
 
     Returns:
         Found.
@@ -97,7 +97,7 @@ def _found(pairs, label, content, doubt):
 
 
 def _why_doubted(candidates, near, label, content, readable):
-    """Why the method cannot be believed on these pictures, or an empty string."""
+    """Why the method cannot be trusted on these images, or an empty string."""
     if not candidates.size:
         return ""
     count = readable.sum()
@@ -166,7 +166,7 @@ def _show_the_same(paths, pairs):
 
 
 def small_picture(path):
-    """A picture at a glance: uint8 array `(SMALL_SIDE, SMALL_SIDE, 3)`; black where it can no longer be read."""
+    """A downscaled image: uint8 array `(SMALL_SIDE, SMALL_SIDE, 3)`; black where it can no longer be read."""
     _, _, image = images.open_image(Path(path))
     if image is None:
         return np.zeros((SMALL_SIDE, SMALL_SIDE, 3), np.uint8)
@@ -174,7 +174,7 @@ def small_picture(path):
 
 
 def are_the_same(first, second):
-    """Whether small pictures are the same but for brightness, contrast and what a new encoding changes.
+    """Whether downscaled images are the same except for brightness, contrast and the effects of re-encoding.
 
     Args:
         first: uint8 array `(n, side, side, 3)`.

@@ -9,21 +9,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from tlhelpers import files
+from tlhelpers.files import BadArchiveError
 
 COLUMNS = ("path", "label", "part")
 
 
-# How folders of official parts are called, in small letters and without what says that they are folders of pictures.
+# The names of folders of official parts, in lower case and without the words for a folder of images.
 PART_NAMES = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "validation"),
     **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
 }
 FOLDER_WORDS = {"set", "data", "dataset", "images", "imgs", "pictures", "photos", "split", "part", "seg"}
-
-
-class BadArchiveError(ValueError):
-    """An archive is damaged, unsafe, or not the one a study needs."""
 
 
 def find_image_folder(folder, study):
@@ -123,7 +120,7 @@ def recognise_layout(folder):
     """Finds classes, and official parts where there are some, in a folder that nobody has described.
 
     Classes are subfolders. Official parts are recognised by their names, in any case, above or below the classes; a
-    validation part without a test part is the test part. The folder may hold one folder more around them.
+    validation set without a test set serves as the test set. The folder may hold one more folder around them.
 
     Args:
         folder: Path.
@@ -140,7 +137,7 @@ def recognise_layout(folder):
         below = _subfolders(folder / inner[0]) if len(inner) == 1 else []
         hint = f" Below it stand {_shown(below)}: is that the folder?" if len(below) > 1 else ""
         raise ValueError(
-            "Pictures of one's own stand in a folder with at least two subfolders, one for each class. "
+            "A folder of images holds at least two subfolders, one for each class. "
             f"Received: {files.shown_name(folder)!r} with the subfolders {_shown(_subfolders(folder))}.{hint}"
         )
     return layout

@@ -135,7 +135,7 @@ def fingerprint(table):
 
 
 def _read_kept(cache):
-    """A kept manifest whose pictures are still there, else None."""
+    """A cached manifest whose rewritten images still exist, else None."""
     try:
         kept = json.loads(cache.read_text(encoding="utf-8"))
         manifest = pd.DataFrame(kept["columns"])
@@ -164,9 +164,9 @@ def _copy(path, sha256):
 
 
 def _convert_refused(manifest):
-    """Writes images anew that the reader of training images refuses, though they look sound to this one.
+    """Rewrites images that the reader of training images refuses, though this one reads them.
 
-    What it refuses even then, such as a picture a million pixels wide, is unreadable.
+    An image that is refused even then, such as one a million pixels wide, is unreadable.
     """
     sound = manifest.index[manifest["verdict"].isin(("ok", "converted"))]
     paths = list(manifest.loc[sound, "path"])

@@ -10,12 +10,12 @@ from urllib.parse import urljoin
 from tlhelpers import files, settings
 from tlhelpers.datasets import archives, downloads, layouts
 from tlhelpers.datasets.downloads import MissingDataError
-from tlhelpers.datasets.layouts import BadArchiveError
+from tlhelpers.files import BadArchiveError
 from tlhelpers.synthetic import collection
 
 
 def prepare_images(study):
-    """Finds what a study's images come in, verifies it and extracts it once; draws the pictures of a drawn edition.
+    """Finds and verifies a study's archives and extracts them once; generates the images of a synthetic edition.
 
     Args:
         study: Study.
@@ -203,7 +203,7 @@ def _how_to_provide(study, error, refused):
         "Provide it in one of these ways:\n"
         f"  - download it from {page} and {drop} into {settings.data_folder()}\n"
         "  - set TLHELPERS_MIRROR to a folder or URL that holds it\n"
-        "  - choose the profile 'pocket', which needs no photographs: it draws its pictures\n"
+        "  - choose the profile 'pocket', which needs no photographs: it generates synthetic images\n"
         f"  - connect to the internet, so that {helper} (it said: {type(error).__name__}: {error})"
         f"{refused}"
     )

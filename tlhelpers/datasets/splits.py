@@ -1,4 +1,4 @@
-"""Which images train, validate and test: the protocols, and the rows they make of a manifest."""
+"""Training, validation and test sets: the protocols that split the images of a manifest."""
 
 import numpy as np
 import pandas as pd
@@ -20,15 +20,16 @@ USABLE = {"published": manifest.READABLE, "careful": ("ok", "converted")}
 def split_manifest(manifest, study, *, protocol="careful", seed=0):
     """Assigns the usable images of a manifest to training, validation and test.
 
-    `published` follows the source: a stratified fifth for testing (of drawings, for training), all readable files,
-    duplicates or not; the source validates on its test part, so there is no validation part of its own.
+    `published` follows the source: a stratified fifth of all readable files, duplicates or not, is the test set; the
+    source validates on its test set, so there is no separate validation set.
     `careful` keeps duplicates together and leaves out images filed under two classes: fold `seed` of five is the
-    test part, and a tenth of all images is cut from the rest for validation.
-    Of drawn pictures the fold is the training part and the rest tests, see `Study.fold_part`.
+    test set, and a tenth of all images is cut from the other folds as the validation set.
+    Of most synthetic images, the fifth or the fold is the training set and the remaining images are the test set, see
+    `Study.fold_part`.
 
-    Where a study has official parts, these are the splits. A missing validation part is cut from the training
-    part by the seed; `published` does so only where the source did. `careful` then leaves out of validation and
-    test what has a duplicate in the parts before.
+    Where a study has official parts, these are the splits. A missing validation set is cut from the training set at
+    random, seeded by `seed`; `published` does so only where the source did. `careful` then leaves out validation
+    images with a duplicate in the training set, and test images with a duplicate in either.
 
     Args:
         manifest: pandas.DataFrame, as from `load_manifest`.
@@ -58,8 +59,7 @@ def check_protocol(protocol, seed, study=None):
         raise ValueError(f"A protocol is one of {list(PROTOCOLS)}. Received: protocol={protocol!r}")
     if protocol == "published" and study is not None and study.folder:
         raise ValueError(
-            "Pictures of one's own have no published split: their protocol is 'careful'. "
-            f"Received: protocol={protocol!r}"
+            f"Your own images have no published split: their protocol is 'careful'. Received: protocol={protocol!r}"
         )
     inputs.check_whole(seed, name="seed")
     if seed < 0 or (protocol == "careful" and seed >= FOLDS):
@@ -73,8 +73,8 @@ def rows_of(table, split):
 
     Args:
         table: pandas.DataFrame, as from `split_manifest`.
-        split: str. `"train"`, `"validation"` or `"test"`. Where a protocol has no validation part, as
-            `published`, its test part stands in, as in the source.
+        split: str. `"train"`, `"validation"` or `"test"`. Where a protocol has no validation set, as
+            `published`, its test set stands in, as in the source.
 
     Returns:
         pandas.DataFrame.
@@ -158,14 +158,14 @@ def _careful_split(usable, study, seed):
         counts = [np.bincount(group[target == index]).max() for index in range(study.num_classes)]
         name = study.class_names[int(np.argmax(counts))]
         raise ValueError(
-            "Every part holds every class, and none takes nearly all of one: groups of pictures that look the same "
-            f"stand in one part. Received: groups that cannot be spread{_describe_groups(usable, name)}"
+            "Every set holds every class, and only the largest set holds more than half of one; images that look the "
+            f"same are in one set. Received: groups that cannot be spread{_describe_groups(usable, name)}"
         )
     return split
 
 
 def _is_fair(split, target):
-    """Whether each part holds each class, and what is not the largest part holds at most half of any class."""
+    """Whether each set holds each class, and each but the largest holds at most half of any class."""
     counts = pd.crosstab(split, target).reindex(SPLITS, fill_value=0)
     largest = counts.sum(axis=1).idxmax()
     held = counts.drop(index=largest).to_numpy()
@@ -193,16 +193,16 @@ def _spread_groups(target, group, seed, study):
 
 
 def _describe_groups(usable, label):
-    """What the groups of a class are, and what to do about them; nothing where each picture is one of its own."""
+    """Describes the groups of a class and what to do about them; empty where each image is a group of its own."""
     rows = usable[usable["label"] == label]
     sizes = rows["group"].value_counts()
     if not len(sizes) or sizes.iloc[0] == 1:
         return ""
     example = rows.loc[rows["group"] == sizes.index[0], "path"].iloc[0]
     return (
-        f". The {len(rows)} pictures of {label!r} form {len(sizes)} groups that look the same, the largest of "
-        f"{sizes.iloc[0]}, such as {example!r}: add pictures of other things or of other days, or, where these are "
-        'different pictures, take describe_folder(..., near_duplicates="off")'
+        f". The {len(rows)} images of {label!r} form {len(sizes)} groups that look the same, the largest of "
+        f"{sizes.iloc[0]}, such as {example!r}: add images of other things or of other days, or, where these are "
+        'different images, take describe_folder(..., near_duplicates="off")'
     )
 
 
@@ -248,19 +248,19 @@ def _check_official(table, study):
     missing = {part: names for part, names in missing.items() if names}
     if missing:
         raise ValueError(
-            "Every official part holds pictures of every class that have no copy in the parts before. "
+            "Every official part holds images of every class that have no duplicate in the parts before. "
             f"Missing: {missing}. Received: {counts.to_dict('index')}"
         )
 
 
 def _cut_validation(train, study, seed):
-    """Rows of a training part that validate: as many as the source took, or a tenth; duplicates stay together."""
+    """Cuts a validation set from a training set: as large as the source's, or a tenth; duplicates stay together."""
     groups = train.drop_duplicates("group")
     share = study.validation_count / len(train) if study.validation_count else VALIDATION_SHARE
     fewest = groups["target"].value_counts().min()
     if fewest < 2:
         raise ValueError(
-            "A validation part needs a second picture of every class, one that looks otherwise. "
+            "A validation set needs at least two images of every class that are no duplicates of each other. "
             f"Received: {groups['target'].value_counts().to_dict()} of the classes {list(study.class_names)}"
         )
     size = max(round(share * len(groups)), groups["target"].nunique())

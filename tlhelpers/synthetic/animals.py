@@ -1,4 +1,4 @@
-"""Heads of cats and dogs drawn by rule, in front of a garden: the same for a seed and an index.
+"""Synthetic images of the heads of cats and dogs out of doors: the same for a seed and an index.
 
 Both share coats, patterns, poses and light. What differs is the ears, the muzzle, the nose and the eyes, and even the
 ears overlap: some dogs prick them up, some cats fold them.
@@ -56,7 +56,7 @@ ANIMALS = {
 
 
 def draw_animal(name, seed, index, size=128):
-    """Draws one picture of a cat or a dog.
+    """Draws one synthetic image of a cat or a dog.
 
     Args:
         name: str. A key of `ANIMALS`.

@@ -1,6 +1,7 @@
-"""What drawn pictures share: frames that turn and tilt a shape, outlines, colours, backgrounds, and the camera.
+"""What synthetic images share: frames that turn and tilt a shape, outlines, colours, backgrounds, and the camera.
 
-A picture is drawn larger than it will be, then seen through a camera: light and its fall-off, colour cast, blur, noise.
+An image is drawn larger than its final size; a simulated camera then adds light and its fall-off, a colour cast, blur
+and noise.
 """
 
 import colorsys
@@ -44,13 +45,13 @@ class Frame:
 
 
 def begin(names, name, seed, index):
-    """The generator of one picture: the same for a name, a seed and an index.
+    """The random generator of one image: the same for a name, a seed and an index.
 
     Args:
         names: collection of str. What can be drawn.
         name: str.
-        seed: int. Names a set of pictures.
-        index: int. Names a picture within it.
+        seed: int. Names a set of images.
+        index: int. Names an image within it.
 
     Returns:
         numpy.random.Generator.
@@ -139,7 +140,7 @@ def _ground(rng):
 
 
 def occlude(canvas, rng, side):
-    """Blades or leaves in front of the thing shown, in some pictures."""
+    """Draws blades or leaves in front of the object, in some images."""
     draw = ImageDraw.Draw(canvas, "RGBA")
     for _ in range(int(rng.integers(1, 5)) if rng.random() < 0.3 else 0):
         place = Frame(rng.uniform(0, side, 2), side * rng.uniform(0.3, 0.8), rng.uniform(0, 2 * np.pi), 1.0, 0.0)
@@ -148,7 +149,7 @@ def occlude(canvas, rng, side):
 
 
 def photograph(canvas, rng, size, light):
-    """Blur, light and its fall-off, colour cast and noise; then the size asked for."""
+    """Adds blur, light and its fall-off, a colour cast and noise, and scales to the size asked for."""
     if rng.random() < 0.25:
         canvas = canvas.filter(ImageFilter.GaussianBlur(canvas.width * rng.uniform(0.004, 0.016)))
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Clothes drawn by rule: light garments on black, 28 pixels a side, the same for a seed and an index.
+"""Synthetic images of clothes: light garments on black, 28 pixels a side, the same for a seed and an index.
 
 A garment is a row of ranges. Shirts share their ranges with T-shirts, pullovers and coats on purpose.
 """
@@ -16,7 +16,7 @@ NONE, SHORT, LONG = (0.0, 0.0), (0.25, 0.5), (0.8, 1.0)
 
 @dataclass(frozen=True)
 class Top:
-    """What upper garments of one kind have in common, in units of half the picture.
+    """What upper garments of one kind have in common, in units of half the image.
 
     Args:
         length: pair of float. From shoulder to hem.
@@ -64,7 +64,7 @@ OTHERS = ("trouser", "bag")
 
 
 def draw_garment(name, seed, index, size=28):
-    """Draws one picture of a garment.
+    """Draws one synthetic image of a garment.
 
     Args:
         name: str. A key of `TOPS` or `SHOES`, `"trouser"` or `"bag"`.
@@ -86,7 +86,7 @@ def draw_garment(name, seed, index, size=28):
 
 
 class _Pen:
-    """Draws shapes, given from -1 to 1 across the picture, in one shade and its darker lines."""
+    """Draws shapes, given from -1 to 1 across the image, in one shade and its darker lines."""
 
     def __init__(self, image, rng):
         self.draw, self.rng, self.half = ImageDraw.Draw(image), rng, image.width / 2

@@ -1,6 +1,6 @@
-"""The drawn edition of a study: pictures from the garden in one folder per class, faults and all.
+"""The synthetic edition of a study: synthetic images in one folder per class, faults and all.
 
-Real collections hold unreadable files, copies, and pictures in the wrong folder. So does this one, and `plan_files`
+Real collections hold unreadable files, copies, and images in the wrong folder. So does this one, and `plan_files`
 says which file is what.
 """
 
@@ -44,7 +44,7 @@ UNREADABLE = ("empty", "truncated", "not an image")
 
 
 def draw_study(study, *, seed=None):
-    """Draws a study's pictures into the cache folder, once.
+    """Draws a study's synthetic images into the cache folder, once.
 
     Args:
         study: Study. A key of `ARTISTS`.
@@ -68,14 +68,14 @@ def draw_study(study, *, seed=None):
 
 
 def is_drawn(folder):
-    """Whether a folder, a Path, is one that `draw_study` has left, or lies in one."""
+    """Whether a folder, a Path, is one that `draw_study` has made, or is inside one."""
     images = (settings.home_folder() / "images").resolve()
     folder = folder.resolve()
     return folder.is_relative_to(images) and any(part.endswith("-drawn") for part in folder.relative_to(images).parts)
 
 
 def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
-    """What each file of a drawn collection is.
+    """What each file of a synthetic collection is.
 
     Args:
         class_names: sequence of str.
@@ -84,7 +84,7 @@ def plan_files(class_names, *, per_class=FILES_PER_CLASS, seed=PICTURE_SEED):
 
     Returns:
         pandas.DataFrame with `file` (str, `<label>/<number>.jpg`), `label`, `species` (the class that is drawn),
-        `index` (int, which picture of that class) and `fault` (a key of `FAULTS`, or an empty string).
+        `index` (int, which image of that class) and `fault` (a key of `FAULTS`, or an empty string).
 
     Raises:
         ValueError: when a class is too small to hold the faults.
@@ -119,7 +119,7 @@ def draw_files(folder, plan, draw):
 
 
 def encode(pixels, *, quality=flowers.JPEG_QUALITY, **options):
-    """A uint8 picture as the bytes of a JPEG file; `options` are those of Pillow's encoder."""
+    """A uint8 image as the bytes of a JPEG file; `options` are those of Pillow's encoder."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=quality, **options)
     return stream.getvalue()
@@ -130,7 +130,7 @@ def _plan_originals(rng, name, class_names, count):
     wrong = set(rng.choice(count, FAULTS["mislabelled"], replace=False).tolist())
     for index in range(count):
         if index in wrong:
-            # an index of its own, so that it is no copy of a picture in the right folder
+            # an index of its own, so that it is no copy of an image in the right folder
             species = str(rng.choice(others))
             yield _row(name, species, count * (1 + class_names.index(name)) + index, "mislabelled")
         else:
@@ -138,7 +138,7 @@ def _plan_originals(rng, name, class_names, count):
 
 
 def _plan_faults(rng, name, class_names, originals):
-    """Copies of sound pictures and files that are no pictures."""
+    """Copies of sound images and files that are no images."""
     sound = [row for row in originals if row["label"] == row["species"]]
     for fault in COPIES:
         own = fault != "two classes"

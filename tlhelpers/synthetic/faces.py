@@ -1,4 +1,4 @@
-"""Cartoon faces drawn by rule, 48 grey pixels a side: the same for a seed and an index, and nobody's.
+"""Synthetic images of cartoon faces, 48 grey pixels a side: the same for a seed and an index, and nobody's.
 
 An expression is a row of ranges for brows, eyes and mouth. How faces differ from each other in shape, shade, hair,
 glasses, turn and light is more than how expressions do.
@@ -49,7 +49,7 @@ EXPRESSIONS = {
 
 
 def draw_face(name, seed, index, size=48):
-    """Draws one picture of a face with an expression.
+    """Draws one synthetic image of a face with an expression.
 
     Args:
         name: str. A key of `EXPRESSIONS`.

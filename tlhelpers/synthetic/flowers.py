@@ -1,8 +1,7 @@
-"""Flowers drawn by rule: pictures made on the fly, the same for a seed and an index.
+"""Synthetic images of flowers, generated on the fly: the same for a seed and an index.
 
-A species is a row of ranges. A picture draws its flower from these ranges, then everything that makes
-photographs hard: background, clutter, scale, place, turn and tilt, several blooms, things in front, light, colour
-cast, blur, noise.
+A species is a row of ranges. An image samples its flower from these ranges, then everything that makes photographs
+hard: background, clutter, scale, position, turn and tilt, several blooms, occlusion, light, colour cast, blur, noise.
 """
 
 from dataclasses import dataclass
@@ -126,13 +125,13 @@ TARGETS = {
 
 
 def draw_flower(species, seed, index, size=96):
-    """Draws one picture of a species.
+    """Draws one synthetic image of a species.
 
     Args:
         species: Species, or the name of one of `TARGETS`.
-        seed: int. Names a set of pictures.
-        index: int. Names a picture within it; the same seed and index give the same picture.
-        size: int. Side of the square picture, pixels.
+        seed: int. Names a set of images.
+        index: int. Names an image within it; the same seed and index give the same image.
+        size: int. Side of the square image, pixels.
 
     Returns:
         uint8 array `(size, size, 3)` in 0..255.

@@ -1,4 +1,4 @@
-"""Weeds drawn by rule, from above, in the clutter of a field: the same for a seed and an index.
+"""Synthetic images of weeds, from above, in the clutter of a field: the same for a seed and an index.
 
 Eight weeds are rows of ranges; the ninth class shows a field with other plants and none of the eight. Parkinsonia and
 prickly acacia share their feathery leaves, Siam weed and snake weed their outline.
@@ -143,7 +143,7 @@ NEGATIVE = "negative"
 
 
 def draw_weed(name, seed, index, size=128):
-    """Draws one picture of a weed, or of a field without one.
+    """Draws one synthetic image of a weed, or of a field without one.
 
     Args:
         name: str. A key of `WEEDS`, or `"negative"`.

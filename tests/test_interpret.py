@@ -240,7 +240,7 @@ def test_few_pictures_or_features_still_make_a_map(shape):
 
 
 def test_three_pictures_make_no_map():
-    with pytest.raises(ValueError, match=r"at least four pictures\. Received: 3"):
+    with pytest.raises(ValueError, match=r"at least four images\. Received: 3"):
         interpret.embed_2d(np.eye(3), seed=0)
 
 

@@ -133,7 +133,7 @@ def test_quick_epochs_are_not_kept_one_by_one_and_a_stop_loses_them_alone(tmp_pa
 
 @pytest.mark.parametrize(
     ("rate", "spoil", "cause"),
-    [(1e30, 1.0, r"a learning rate that is too high \(1e\+30 at the moment\)"), (1e-3, np.nan, "pictures or targets")],
+    [(1e30, 1.0, r"a learning rate that is too high \(1e\+30 at the moment\)"), (1e-3, np.nan, "images or targets")],
 )
 def test_a_loss_that_is_no_number_stops_the_training_and_names_the_likely_causes(tmp_path, rate, spoil, cause):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])

@@ -178,7 +178,7 @@ class Chapter:
     def load_or_train(self, wanted):
         """The models of other chapters and their runs; where this machine has not all of them, small ones instead.
 
-        Those are trained on the spot on at most `STAND_IN_PER_CLASS` pictures of each class, and a sentence says so.
+        Those are trained on the spot on at most `STAND_IN_PER_CLASS` images of each class, and a sentence says so.
 
         Args:
             wanted: dict from a label to a pair of a network and a strategy, as given to `save_run`.
@@ -234,7 +234,7 @@ class Chapter:
         return tables.describe_recorded(self.study, self.protocol, model)
 
     def describe_confusions(self, record):
-        """The three most frequent confusions of a record in words, such as "rose taken for tulip (9 pictures)"."""
+        """The three most frequent confusions of a record in words, such as `rose taken for tulip (9 pictures)`."""
         confusions = metrics.top_confusions(record.y_true, record.y_prob, self.study.class_names)
         counted = [(true, predicted, f"{count} picture{'s' * (count != 1)}") for true, predicted, count in confusions]
         words = [f"{true} taken for {predicted} ({pictures})" for true, predicted, pictures in counted]
@@ -350,7 +350,7 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
 
     Args:
         study: str or Study. A key of `studies.STUDIES`, or a study of one's own, as from `describe_folder`, which is
-            never replaced by drawings.
+            never replaced by synthetic images.
         profile: str. `"auto"` or a key of `profiles.PROFILES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -373,12 +373,12 @@ def begin_chapter(study, *, profile="auto", protocol="careful", seed=0, per_clas
 
 
 def is_photographed(study):
-    """Whether a study is one of one's own pictures, and not one of drawings that this package has made."""
+    """Whether a study's images are a reader's own, and not synthetic ones of this package."""
     return study.folder is not None and not collection.is_drawn(study.folder)
 
 
 def choose_backbone(profile, study):
-    """A profile with the backbone for pictures of one's own: ImageNet's weights whatever the hardware, if they are had.
+    """A profile with the backbone for images of one's own: ImageNet's weights whatever the hardware, if they are had.
 
     Args:
         profile: Profile. Its budget stays.

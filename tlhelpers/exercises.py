@@ -12,7 +12,7 @@ from tlhelpers.figures import curves
 GOOD_VALIDATION, SMALL_GAP = 0.95, 0.03  # ours
 RESCUE_BATCH = 32
 OTHER_BATCHES = (1, 2, 4, 8, 16, 24, 48, 64, 96, 128, 256)
-SAME = 0.005  # two evaluations of one model on the same pictures differ by less
+SAME = 0.005  # two evaluations of one model on the same images differ by less
 RESCUE_DROPOUT = 0.3
 
 
@@ -145,8 +145,8 @@ def build_rescue_head(feature_shape, *, seed=0):
 def check_rescue(history, chapter):
     """Checks a rescued model: same architecture, data and batch size, and accuracies inside the asked window.
 
-    Training is known by what it leaves: the number of batches says how many pictures it saw and how many at a time,
-    and the model is run on the validation pictures once more.
+    Training is known by what it leaves: the number of batches says how many images it saw and how many at a time,
+    and the model is run on the validation images once more.
 
     Args:
         history: keras.callbacks.History that the last `fit` returned, or None.

@@ -24,7 +24,7 @@ def export_model(model, path):
     Args:
         model: keras.Model of one input and one output, from images `(n, height, width, 3)`.
         path: Path, ending in `.tflite`. The file takes one float32 image at a time, of the model's own size, by the
-            name of `image`, and calls what it makes of it `output`.
+            name of `image`, and returns `output`.
 
     Raises:
         ValueError: when the model is not built, has several inputs or outputs, or takes images of any size, when the
@@ -70,15 +70,15 @@ def _check_answers(model, content, shape):
 
 
 def save_classifier(folder, models, samples, drawings, class_names, *, note=""):
-    """Writes the pictures a reader can choose from and the card that names all files, last of all.
+    """Writes the images a reader can choose from and the card that names all files, last of all.
 
     Args:
         folder: Path. Where `<name>.tflite` lies for each model.
         models: dict from a name to the keras.Model it was exported from, which ends in logits; all take images
             of one size.
         samples: dict with `images`, uint8 array `(n, size, size, 3)` in 0..255, and `labels`, sequence of n str:
-            pictures of the study.
-        drawings: dict of the same kind: pictures nobody has trained or chosen by.
+            images of the study.
+        drawings: dict of the same kind: images nobody has trained or chosen by.
         class_names: sequence of str, in the order of the probabilities.
         note: str. What a reader is told who gives a photo.
 
@@ -106,7 +106,7 @@ def _describe_model(folder, name):
 
 
 def _write_pictures(folder, kind, models, images, labels):
-    """Writes pictures without loss, so that a browser sees the pixels that Keras saw, and says what it said."""
+    """Writes images without loss, so that a browser sees the pixels that Keras saw, and says what it said."""
     said = {name: keras.ops.softmax(model(images.astype("float32"))).numpy() for name, model in models.items()}
     rows = []
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):

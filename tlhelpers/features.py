@@ -1,4 +1,4 @@
-"""What frozen layers make of images: computed once and kept, on this machine or shared out over others."""
+"""Features, as frozen layers return them: computed once and kept, on this machine or shared out over others."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ from tlhelpers.keras_settings import keras
 EXTRACTION_BATCH = 32
 PART_IMAGES = 16 * EXTRACTION_BATCH  # what a worker takes at a time: some seconds of work
 COLUMNS = ("path", "sha256", "target")  # what a table of images has
-MAX_BYTES = 16 * 2**30  # of the views of one training part
+MAX_BYTES = 16 * 2**30  # of the views of one training set
 
 
 def extract_features(

@@ -1,4 +1,4 @@
-"""What a trained network looks at, what its layers make of a picture, and which pictures it finds alike."""
+"""What a trained network looks at, what its layers return for an image, and which images it finds alike."""
 
 import functools
 
@@ -20,11 +20,11 @@ PERPLEXITY = 30
 
 
 def grad_cam(model, images, *, layer=None, classes=None):
-    """Where in a picture the evidence for a class stands: Grad-CAM.
+    """Where in an image the evidence for a class stands: Grad-CAM.
 
     The gradient of the class's logit, averaged over the places of a feature map, weighs the map's channels; their
     weighted sum, without what speaks against the class, is the heat. It is as coarse as the feature map and
-    is enlarged to the size of the picture.
+    is enlarged to the size of the image.
 
     Args:
         model: keras.Model. From images in 0..255 to logits.
@@ -34,7 +34,7 @@ def grad_cam(model, images, *, layer=None, classes=None):
         classes: int array `(n,)` or None. The classes to explain; None takes those that the model predicts.
 
     Returns:
-        float32 array `(n, height, width)` in 0..1. The hottest place of each picture is 1; a picture in which
+        float32 array `(n, height, width)` in 0..1. The hottest place of each image is 1; an image in which
         nothing speaks for the class is 0 throughout.
 
     Raises:
@@ -100,11 +100,11 @@ def strongest_channels(feature_map, count):
 
 
 def domain_distance(backbone, images):
-    """How unlike pictures are to those that a backbone was pretrained on, layer by layer.
+    """How unlike images are to those that a backbone was pretrained on, layer by layer.
 
     Every `BatchNormalization` keeps the mean and the variance that each of its channels had during pretraining. What
-    the same channel gives for other pictures is held against them: the distance between the two normal distributions
-    (Fréchet's), in standard deviations of pretraining, as a root mean square over the channels of a layer. No picture
+    the same channel gives for other images is held against them: the distance between the two normal distributions
+    (Fréchet's), in standard deviations of pretraining, as a root mean square over the channels of a layer. No image
     of the pretraining is needed. What the classes are plays no part.
 
     Args:
@@ -112,7 +112,7 @@ def domain_distance(backbone, images):
         images: array `(n, height, width, 3)` in 0..255; a few hundred.
 
     Returns:
-        pandas.Series of float, 0 or more, by the names of the layers, the one next to the picture first. Its mean is
+        pandas.Series of float, 0 or more, by the names of the layers, the one next to the image first. Its mean is
         one number for the backbone.
 
     Raises:
@@ -137,12 +137,12 @@ def domain_distance(backbone, images):
 
 
 def embed_2d(features, *, seed):
-    """A map of pictures in two dimensions that keeps neighbours together: t-SNE after PCA.
+    """A map of images in two dimensions that keeps neighbours together: t-SNE after PCA.
 
     Distances between far points of such a map, and the sizes of its groups, mean nothing.
 
     Args:
-        features: float array `(n, width)`, one row per picture; at least four.
+        features: float array `(n, width)`, one row per image; at least four.
         seed: int.
 
     Returns:
@@ -156,7 +156,7 @@ def embed_2d(features, *, seed):
     """
     features = np.asarray(features, np.float32)
     if len(features) < 4:
-        raise ValueError(f"A map of neighbours needs at least four pictures. Received: {len(features)}")
+        raise ValueError(f"A map of neighbours needs at least four images. Received: {len(features)}")
     pca = PCA(min(PCA_DIMENSIONS, *features.shape), random_state=seed)
     tsne = TSNE(init="pca", perplexity=min(PERPLEXITY, (len(features) - 1) / 3), random_state=seed)
     with threadpool_limits(1):  # several threads wait for each other at every step, and sum in another order

@@ -460,7 +460,7 @@ def _see_answers(y_true, y_prob):
     return np.stack([y_true, y_prob.argmax(axis=1), np.full(len(y_true), y_prob.shape[1])], axis=1)
 
 
-# What is seen of each image once, and what a metric makes of any choice of images: resampling takes thousands.
+# What is computed for each image once, and the metric of any choice of images: resampling takes thousands.
 PAIRED_METRICS = {
     "accuracy": (lambda y_true, y_prob: y_prob.argmax(axis=1) == y_true, lambda right: float(right.mean())),
     "macro_f1": (_see_answers, _macro_f1),
@@ -483,7 +483,7 @@ def _check_predictions(y_true, y_prob, classes=None):
 
 
 def _paired(y_true, y_prob_a, y_prob_b, metric):
-    """What a metric sees of two models' predictions, an array `(2, n, …)`, and what it makes of it."""
+    """What a metric needs of two models' predictions, an array `(2, n, …)`, and the function that computes it."""
     look, measure = _get_metric(metric)
     checked = [_check_predictions(y_true, y_prob) for y_prob in (y_prob_a, y_prob_b)]
     shapes = [y_prob.shape for _, y_prob in checked]

@@ -92,9 +92,9 @@ def baseline_cnn(image_size=224, num_classes=5, *, dropout=0.5, seed=None):
 
 
 def small_cnn(image_size=28, num_classes=10, *, dropout=0.4, seed=None):
-    """Three blocks of convolution and pooling for tiny pictures, trained from scratch.
+    """Three blocks of convolution and pooling for tiny images, trained from scratch.
 
-    Padding keeps the borders: at 28 pixels the blocks see 28, 14 and 7 pixels a side, and 3 are left. A grey picture
+    Padding keeps the borders: at 28 pixels the blocks see 28, 14 and 7 pixels a side, and 3 are left. A grey image
     comes as three equal channels.
 
     Args:
@@ -132,7 +132,7 @@ def build_backbone(name, image_size=224, *, weights="imagenet"):
         name: str. A key of `BACKBONES`.
         image_size: int. Side of the square input, pixels; at least 32.
         weights: str or None. `"imagenet"` for weights pretrained on photographs, `"pocket"` for those that travel
-            with the book, pretrained on drawings (`mobilenetv2_035` only), None for random ones.
+            with the book, pretrained on synthetic images (`mobilenetv2_035` only), None for random ones.
 
     Returns:
         keras.Model. Input `(batch, image_size, image_size, 3)` in 0..255,
@@ -167,7 +167,7 @@ def build_head(feature_shape, num_classes=5, *, hidden=128, dropout=0.3, standar
         feature_shape: tuple of int. `(height, width, channels)`, or `(channels,)` when already pooled; then the number
             of channels alone does, too.
         num_classes: int. Number of classes, at least 2.
-        hidden: int. Units of the dense layer; 0 leaves it out (a linear head).
+        hidden: int. Units of the dense layer; 0 leaves it out (a linear classifier).
         dropout: float in [0, 1).
         standardize: bool. Whether each feature is brought to mean 0 and variance 1 first, by a layer called
             `"standardization"` that is to be adapted to the training features.
@@ -424,7 +424,7 @@ def _convolutions(x, widths, seeds, *, padding):
 
 
 def _turn_round(backbone):
-    """Exchanges the channels of the first convolution once, instead of those of every picture."""
+    """Exchanges the channels of the first convolution once, instead of those of every image."""
     first = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
     kernel, *bias = first.get_weights()
     first.set_weights([kernel[:, :, ::-1], *bias])

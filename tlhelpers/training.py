@@ -42,7 +42,7 @@ def predict_probabilities(model, inputs):
 
 
 def predict_outputs(model, inputs):
-    """What a model makes of its inputs, batch by batch.
+    """The outputs of a model for some inputs, batch by batch.
 
     As `model.predict`, which traces the model anew for every call and for a last batch that is smaller: with a
     MobileNetV2 and few images, that takes longer than the images.
@@ -367,7 +367,7 @@ class Resume(TraceOnce):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise ValueError(
                 f"The loss of epoch {epoch + 1} is {loss}, so training stops. Likely causes: a learning rate that "
-                f"is too high ({rate:g} at the moment), or pictures or targets that are no finite numbers"
+                f"is too high ({rate:g} at the moment), or images or targets that are no finite numbers"
             )
 
     def _keep(self, epoch):

@@ -238,5 +238,5 @@ def test_what_a_query_cannot_tell_is_not_testable_for_its_reason():
     finding = decide_in_world("tuned-beats-frozen", {LAST6: {"seed": 1}})
     assert finding == (
         NOT_TESTABLE,
-        "mobilenetv2_100-frozen and mobilenetv2_100-last6 have no seed with the same test pictures",
+        "mobilenetv2_100-frozen and mobilenetv2_100-last6 have no seed with the same test images",
     )

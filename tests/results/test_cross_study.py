@@ -75,7 +75,7 @@ def test_where_nothing_moves_there_is_a_distance_and_no_gain():
     assert table.loc["flowers", ["distance", "frozen"]].tolist() == pytest.approx([0.2, 0.5])
     assert table[["fine-tuned", "gain"]].isna().all(axis=None)
     rows = dict.fromkeys("abcd", table.to_dict("index")["flowers"])
-    with pytest.raises(queries.NotTestableError, match="no backbone moves"):
+    with pytest.raises(queries.NotTestableError, match="no backbone is fine-tuned"):
         cross_study.goes_with_distance(None, rows, measure="gain", sign=1)
 
 

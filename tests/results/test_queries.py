@@ -28,7 +28,7 @@ from tlhelpers.results.claims import BASELINE, FROZEN, FULL, LAST6, PARTIAL
 pytestmark = pytest.mark.usefixtures("quick_queries")
 
 NAMES = STUDY.class_names
-NO_COMMON_PICTURES = "mobilenetv2_100-frozen and mobilenetv2_100-last6 have no seed with the same test pictures"
+NO_COMMON_PICTURES = "mobilenetv2_100-frozen and mobilenetv2_100-last6 have no seed with the same test images"
 
 
 def ask(query, *models, changes=None):
@@ -350,7 +350,7 @@ def test_a_lead_shrinks_when_it_is_smaller_with_many_pictures():
     assert not queries.lead_shrinks(STUDY, fair, good, bad, good)[0]
     assert not queries.lead_shrinks(STUDY, fair, good, fair, good)[0]
     others = [make_run(FROZEN, errors={}, pictures="others")]
-    assert refuse(queries.lead_shrinks, bad, good, fair, others).endswith("no seed with the same test pictures")
+    assert refuse(queries.lead_shrinks, bad, good, fair, others).endswith("no seed with the same test images")
 
 
 def test_a_grid_has_its_best_rates_where_its_accuracy_is_highest():

@@ -108,7 +108,7 @@ def _digest_of_data():
 
 
 def _digest_of_pictures(code, drawn):
-    """The pictures of the studies that a chapter names; drawings follow from the code."""
+    """The images of the studies that a chapter names; synthetic images follow from the code."""
     if drawn:
         return "drawn"
     texts = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}

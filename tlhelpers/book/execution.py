@@ -207,7 +207,7 @@ def _is_stderr(output):
 
 
 def shrink_pictures(notebook):
-    """Turns figures that are mostly photographs or drawings into JPEG, which takes a fraction of their bytes."""
+    """Turns figures that are mostly images into JPEG, which takes a fraction of their bytes."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):

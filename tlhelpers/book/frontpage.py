@@ -21,7 +21,7 @@ MODELS = {
     "efficientnetv2b0-full": "all of EfficientNetV2-B0 fine-tuned",
 }
 DRAWING, TEXT = "_static/result.svg", "result.md"  # where the README shows it, too
-FIXED = {"svg.hashsalt": "tlhelpers"}  # the same drawing for the same records
+FIXED = {"svg.hashsalt": "tlhelpers"}  # the same bytes for the same records
 
 
 def write_result(folder, *, recorded=None):

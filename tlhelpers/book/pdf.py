@@ -15,7 +15,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "transfer-learning-in-cnns.pdf"
 PAPER = {"format": "A4", "scale": 0.75, "margin": dict.fromkeys(("top", "bottom", "left", "right"), "15mm")}
 
-# Pictures and widgets come when they are scrolled to; paper has no scrolling.
+# Images and widgets come when they are scrolled to; paper has no scrolling.
 SHOW_ALL = """async () => {
     for (const picture of document.images) picture.loading = "eager";
     for (let y = 0; y < document.body.scrollHeight; y += innerHeight) {

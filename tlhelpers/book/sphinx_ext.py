@@ -50,7 +50,7 @@ POLICY = "; ".join(
     )
 )
 
-# The pictures that chapters have drawn; nothing has given them a size.
+# The images that chapters have drawn; nothing has given them a size.
 PICTURE = re.compile(r'<img(?![^>]*\s(?:width|height)=)[^>]*?\ssrc="(?P<source>[^":]*_images/[^"]+\.(?:png|jpe?g))"')
 
 # What screen readers are told wrongly, and what they should be told.
@@ -95,7 +95,7 @@ def lighten(text):
 
 
 def delay_pictures(text, folder):
-    """A page's HTML, str, whose pictures come when they are scrolled to, all but the first, and keep their place free.
+    """A page's HTML, str, whose images come when they are scrolled to, all but the first, and keep their place free.
 
     Args:
         text: str. The page.
@@ -116,7 +116,7 @@ def delay_pictures(text, folder):
 
 
 def explain_terms(app, doctree, docname):
-    """Gives links to terms their meaning as a title, which shows when the pointer rests on them; Sphinx calls it for
+    """Gives links to terms their meaning as a title, which shows when the pointer is on them; Sphinx calls it for
     every page.
     """
     meanings = collect_meanings(app.env)

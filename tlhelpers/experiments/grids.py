@@ -29,7 +29,7 @@ GENTLE = {
     "test_image_size": 112,
     "read_size": 112,
     "augment": "light",
-}  # for pictures without detail
+}  # for images without detail
 CASES = (
     ("cats_dogs", CASE_NETWORKS, ("frozen_linear", "partial", "full"), {}),
     ("fer2013", CASE_NETWORKS, ("frozen_linear", "partial", "full"), GENTLE),
@@ -105,11 +105,11 @@ def plan_cases():
 
 
 def plan_depths(profile, network, *, protocol="careful", seed=0):
-    """The grid of how much of a backbone moves, and at what rate: few images, evaluated on validation.
+    """The grid of how much of a backbone is unfrozen, and at what learning rate: few images, judged on validation.
 
     Args:
-        profile: Profile. Its `grid_depths`, `grid_rates` and `grid_epochs` are the grid's. Drawings pass
-            layers that do not move once for all rates, in a view for each epoch.
+        profile: Profile. Its `grid_depths`, `grid_rates` and `grid_epochs` are the grid's. Synthetic images pass
+            frozen layers once for all learning rates, in one augmented view for each epoch.
         network: str. A key of `models.BACKBONES`.
         protocol: str. `"published"` or `"careful"`.
         seed: int.
@@ -140,7 +140,7 @@ def plan_depths(profile, network, *, protocol="careful", seed=0):
 
 
 def plan_sizes(profile, network, *, protocol="careful", seed=0):
-    """The grid of how many training images a class has, for several ways to train, evaluated on validation.
+    """The grid of how many training images a class has, for several strategies, evaluated on validation.
 
     Args:
         profile: Profile. Its `grid_ways`, `grid_per_class`, `grid_epochs` and `grid_scratch_epochs` are the grid's.
@@ -149,7 +149,7 @@ def plan_sizes(profile, network, *, protocol="careful", seed=0):
         seed: int.
 
     Returns:
-        dict from a way to train in words and the training images per class to an Experiment.
+        dict from a strategy in words and the training images per class to an Experiment.
     """
     changes = {
         "from scratch": {
@@ -187,7 +187,7 @@ def plan_domains(profile, network, *, protocol="careful", seed=0):
         seed: int.
 
     Returns:
-        dict from a study and a way to train in words to an Experiment.
+        dict from a study and a strategy in words to an Experiment.
     """
     changes = {
         "frozen": {"train_image_size": GENTLE["test_image_size"]},

@@ -1,9 +1,9 @@
-"""How the pocket backbone learns to see: drawn species, and questions about each picture.
+"""How the pocket backbone learns to see: synthetic species, and questions about each image.
 
 `python -m tlhelpers.experiments.pretraining` trains it from scratch and writes `data/pocket/`; it can be stopped and
 started again.
 
-Every picture shows a species of its own, made up by `flowers.draw_species`, never one of the five classes of the
+Every image shows a species of its own, made up by `flowers.draw_species`, never one of the five classes of the
 flower study. The network answers questions about it: which form, how many petals, which colour. One linear layer per
 question stands on the pooled features, so that whatever answers the questions is in the features.
 """
@@ -32,12 +32,12 @@ PICTURES = 60_000
 VALIDATION_PICTURES = 1_000
 PICTURE_SEED = 0
 PICTURE_SIZE = 128
-PROBE_SEED = 7001  # a garden of its own: neither pretraining nor the chapters see it
+PROBE_SEED = 7001  # images of its own: neither pretraining nor the chapters see them
 PROBE_PER_CLASS = 60
 CARD_TEST_PER_CLASS = 200
 UNSEEN = -1  # the answer where a form does not show what is asked for
 
-# Smaller than the chapters' pictures, which makes it twice as quick.
+# Smaller than the chapters' images, which makes it twice as quick.
 IMAGE_SIZE = 96
 EPOCHS = 5
 BATCH_SIZE = 64
@@ -49,7 +49,7 @@ BATCH_NORM_MOMENTUM = 0.99
 
 @dataclass(frozen=True)
 class Question:
-    """Something to read off a picture, answered by one of a few intervals.
+    """Something to read off an image, answered by one of a few intervals.
 
     Args:
         name: str.
@@ -91,7 +91,7 @@ QUESTIONS = (
 
 
 def draw_pictures(folder, indices, *, seed=PICTURE_SEED):
-    """Draws one picture each of some species into a folder. Pictures that are there already stay.
+    """Draws one image each of some species into a folder. Images that are there already stay.
 
     Args:
         folder: Path.
@@ -108,13 +108,13 @@ def draw_pictures(folder, indices, *, seed=PICTURE_SEED):
 
 
 def load_quiz(table, questions, image_size, *, seed=PICTURE_SEED, **options):
-    """A dataset of pictures and the answers to questions about them.
+    """A dataset of images and the answers to questions about them.
 
     Args:
         table: pandas.DataFrame, as from `draw_pictures`.
         questions: sequence of Question.
         image_size: int. Side of the square images, pixels.
-        seed: int. That of the pictures; it also orders them.
+        seed: int. That of the images; it also orders them.
         **options: as for `loaders.load_dataset`.
 
     Returns:
@@ -144,7 +144,7 @@ def build_quiz(backbone, questions):
 
 
 def quiz_losses(questions):
-    """Cross-entropy for every question, pictures without an answer left out: a dict from name to loss."""
+    """Cross-entropy for every question, images without an answer left out: a dict from name to loss."""
     return {
         one.name: keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=UNSEEN) for one in questions
     }
@@ -159,7 +159,7 @@ def set_batch_norm_momentum(backbone, momentum=BATCH_NORM_MOMENTUM):
 
 
 def load_probe(image_size=PICTURE_SIZE, *, test_per_class=PROBE_PER_CLASS):
-    """Drawn pictures of the five flowers, from a garden that nothing else uses, to measure features on.
+    """Synthetic images of the five flowers, which nothing else uses, to measure features on.
 
     Args:
         image_size: int. Pixels; drawn at `PICTURE_SIZE` and resized.
@@ -178,14 +178,14 @@ def load_probe(image_size=PICTURE_SIZE, *, test_per_class=PROBE_PER_CLASS):
 
 
 def probe_accuracy(extractor, probe):
-    """How far a linear classifier on a network's features gets with a few pictures of the five flowers.
+    """How far a linear classifier on a network's features gets with a few images of the five flowers.
 
     Args:
         extractor: keras.Model, as from `models.pooled`, for images of the probe's size.
         probe: as from `load_probe`.
 
     Returns:
-        float in 0..1. Accuracy on the pictures that do not train.
+        float in 0..1. Accuracy on the images that do not train.
     """
     images, targets, train = probe
     features = training.predict_outputs(extractor, images)
@@ -195,7 +195,7 @@ def probe_accuracy(extractor, probe):
 
 
 def learning_rate(epoch):
-    """The rate of an epoch: half the peak in the first, then down along a cosine."""
+    """The rate of an epoch: half the highest in the first, then down along a cosine."""
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / EPOCHS))
     return PEAK_LEARNING_RATE * (0.5 if epoch == 0 else cosine)
 
@@ -222,7 +222,7 @@ class Probe(keras.callbacks.Callback):
 
 
 def picture_folder():
-    """Where the drawn species are kept; changes with their seed and with the code that draws them."""
+    """Where the synthetic species are kept; changes with their seed and with the code that draws them."""
     code = [files.sha256_of(module.__file__) for module in (flowers, canvas, collection)]
     key = files.sha256_of_text("\n".join([*code, str(PICTURE_SEED), PIL.__version__]))[:16]
     return settings.home_folder() / "pretraining" / f"pictures-{key}"
@@ -251,7 +251,7 @@ def pretrain(folder):
         folder: Path. For the state.
 
     Returns:
-        tuple of a keras.Model, the trained backbone for pictures of the drawn size, and a dict with `history`
+        tuple of a keras.Model, the trained backbone for images of the drawn size, and a dict with `history`
         (dict of lists, one value per epoch) and `seconds` (float, in all epochs).
     """
     keras.utils.set_random_seed(PICTURE_SEED)

@@ -1,6 +1,6 @@
 """Recipes: how a network is trained, one row each; and what a row means to Keras.
 
-A recipe starts from a trained head where the backbone is pretrained, lets a part of the backbone move, and keeps
+A recipe starts from a trained head where the backbone is pretrained, unfreezes a part of the backbone, and keeps
 BatchNormalization frozen there. Which ingredients stand in the table was decided on validation images alone.
 """
 
@@ -21,7 +21,7 @@ class Recipe(inputs.OldNames):
 
     Args:
         strategy: str. Its name among the strategies of a study, such as `"full"`.
-        unfrozen: str or int or None. What moves: None for the head alone, `"all"`, `"partial"` for the backbone's
+        unfrozen: str or int or None. What is trained: None for the head alone, `"all"`, `"partial"` for the backbone's
             own row in `models.BACKBONES`, a block's name, or how many layers counted from the end.
         pretrained: bool. Whether the backbone brings weights.
         train_image_size: int. Side of the images that training sees, pixels.
@@ -29,7 +29,7 @@ class Recipe(inputs.OldNames):
             images do; larger test images make up for it.
         read_size: int. Side at which training images are read before they are cropped, pixels.
         passes: int. How often an epoch shows every training image: a set of a few makes no epoch.
-        several_depths: bool. Whether the head sees pooled features of several depths, standardised, and not of
+        several_depths: bool. Whether the head sees pooled features of several levels, standardised, and not of
             the last layer alone.
         hidden: int. Units of the head's dense layer; 0 leaves it out.
         dropout: float in [0, 1).
@@ -90,8 +90,8 @@ class Recipe(inputs.OldNames):
     flips: bool = True
 
     @property
-    def looks(self):
-        """Whether each look at an image is at its mirror image; one look, or two."""
+    def mirrored(self):
+        """Test-time augmentation: for each prediction of an image, whether its mirror image is predicted."""
         return (False, True) if self.flips else (False,)
 
 
@@ -227,7 +227,7 @@ def warm_up_and_decay(rate, steps, warm_up_steps):
 
 
 def rate_shares(backbone, input_learning_rate_share):
-    """Each layer's share of the learning rate: small near the picture, 1 at the far end.
+    """Each layer's share of the learning rate: small near the image, 1 at the far end.
 
     Args:
         backbone: keras.Model.
@@ -291,7 +291,7 @@ def build_loss(recipe):
 
 
 def unfreeze(backbone, recipe, network):
-    """Lets that part of a backbone move which a recipe names.
+    """Unfreezes the part of a backbone that a recipe names.
 
     A network without pretrained weights trains its BatchNormalization too, with averages that follow quickly.
 

@@ -48,7 +48,7 @@ class Record:
         test_id: str array `(n,)`. SHA-256 of each test file.
         y_true: int array `(n,)`.
         y_prob: float32 array `(n, classes)`.
-        validation_true: int array `(m,)`, empty where the protocol has no validation part or none was kept.
+        validation_true: int array `(m,)`, empty where the protocol has no validation set or none was kept.
         validation_prob: float32 array `(m, classes)`, or empty.
         details: dict. What else the run was asked or measured, such as its recipe.
         computed_from: str. A digest of what it was computed from, see `identity.digest_of_run`; empty in records that
@@ -108,7 +108,7 @@ def make_record(*, study, table, y_prob, validation_prob=None, **facts):
         table: pandas.DataFrame, as from `splits.split_manifest`.
         y_prob: float array `(n, classes)`, row by row as the test rows of `table`.
         validation_prob: float array `(m, classes)`, row by row as the validation rows of `table`; dropped where
-            the protocol has no validation part of its own.
+            the protocol has no validation set of its own.
         **facts: `protocol`, `network`, `strategy`, `profile`, `seed`, `image_size`, `parameters`, `history`,
             `seconds`, `hardware`, `computed_from`, and `details` where there are any.
 

@@ -118,8 +118,8 @@ def table_of(experiment, study):
         study: Study.
 
     Returns:
-        pandas.DataFrame, as from `split_manifest`. When it is evaluated on the validation part, that part stands in
-        for the test part, which is left out (the protocol `published` has no such part and validates as its source).
+        pandas.DataFrame, as from `split_manifest`. When it is evaluated on the validation set, that part stands in
+        for the test set, which is left out (the protocol `published` has no such part and validates as its source).
     """
     if experiment.evaluated_on not in ("test", "validation"):
         raise ValueError(

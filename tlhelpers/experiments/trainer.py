@@ -123,13 +123,13 @@ def predict(recipe, fitted, table, split):
     """
     rows = (table["split"] == split).to_numpy()
     if fitted.extractor:
-        options = [{"flipped": flipped} for flipped in recipe.looks]
+        options = [{"flipped": flipped} for flipped in recipe.mirrored]
         seen = [features.extract_features(fitted.extractor, table, recipe.test_image_size, **one)[0] for one in options]
         return np.mean([training.predict_probabilities(fitted.head, one[rows]) for one in seen], axis=0)
     options = {"cache": False, "call": fitted.call}
     logits = [
         features.extract_features(fitted.model, table[rows], recipe.test_image_size, flipped=flipped, **options)[0]
-        for flipped in recipe.looks
+        for flipped in recipe.mirrored
     ]
     return np.mean([keras.ops.convert_to_numpy(keras.ops.softmax(one)) for one in logits], axis=0)
 
@@ -216,7 +216,7 @@ class _Data:
 
 
 class _Views:
-    """What the frozen beginning of a network makes of the images of one run."""
+    """The features that the frozen beginning of a network returns for the images of one run."""
 
     def __init__(self, data, beginning):
         recipe = data.recipe
@@ -253,7 +253,7 @@ def _fit_classifier(recipe, network, classifier, data, resume_folder):
 
 
 def _fit_unfrozen(recipe, classifier, data, resume_folder):
-    """Trains what is unfrozen: the whole network on images, or its moving part on what the rest makes of views."""
+    """Trains what is unfrozen: the whole network on images, or its unfrozen part on features of augmented views."""
     if not recipe.views:
         return _fit(recipe, classifier.model, data, classifier.backbone, resume_folder)
     beginning, rest = models.split_backbone(classifier.backbone)
@@ -268,7 +268,7 @@ def _fit_head(recipe, classifier, data):
     """Trains a head on frozen features, seen from both sides where the recipe predicts from both."""
     head, asked = classifier.head, (classifier.extractor, data.table, recipe.train_image_size)
     call = _compile_extractor(classifier.backbone, classifier.depths)
-    extracted = [features.extract_features(*asked, flipped=flipped, call=call) for flipped in recipe.looks]
+    extracted = [features.extract_features(*asked, flipped=flipped, call=call) for flipped in recipe.mirrored]
     rows = {part: data.table.index.get_indexer(data.rows[part].index) for part in data.rows}
     inputs = np.concatenate([seen[rows["train"]] for seen, _ in extracted])
     if recipe.several_depths:
@@ -276,7 +276,7 @@ def _fit_head(recipe, classifier, data):
     optimizer = recipes.build_head_optimizer(recipe, -(-len(inputs) // data.batch_size) * recipe.head_epochs)
     head.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"], steps_per_execution=STEPS_AT_ONCE)
     clock = _Clock()
-    targets = np.tile(data.one_hot("train"), (len(recipe.looks), 1))
+    targets = np.tile(data.one_hot("train"), (len(recipe.mirrored), 1))
     sizes = {"batch_size": data.batch_size}
     validation = None
     if recipe.unfrozen is None and data.validated:  # of a head that is trained further, nobody asks how it came about
@@ -290,7 +290,7 @@ def _fit_head(recipe, classifier, data):
         verbose=0,
     ).history
     seconds, core_seconds = clock.read()
-    feature_cores = sum(features.extraction_core_seconds(*asked, flipped=flipped) for flipped in recipe.looks)
+    feature_cores = sum(features.extraction_core_seconds(*asked, flipped=flipped) for flipped in recipe.mirrored)
     return _Stage(
         history,
         {"features": sum(seconds for _, seconds in extracted), "head": seconds},

@@ -35,7 +35,7 @@ def find_accuracy(curves):
         curves: dict, as from `read_curves`.
 
     Returns:
-        str or None: the plainest name of an accuracy of the training pictures, or of the validation's alone.
+        str or None: the plainest name of an accuracy of the training images, or of the validation's alone.
     """
     names = dict.fromkeys(name.removeprefix("val_") for name in curves)
     found = [name for name in names if ACCURACY.fullmatch(name)]

@@ -1,4 +1,4 @@
-"""Figures made of pictures: in a grid, with predictions, with heat maps."""
+"""Figures made of images: in a grid, with predictions, with heat maps."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,6 +1,6 @@
 """The book's figures: one palette, fixed sizes, data first, and the Axes returned.
 
-No function shows or saves anything. Figures made of pictures are in `galleries`.
+No function shows or saves anything. Figures made of images are in `galleries`.
 """
 
 from functools import partial
@@ -460,7 +460,7 @@ def plot_calibration(before, after=None):
 
 @lettered
 def plot_embedding(points, y, class_names, *, highlight=None, ax=None):
-    """Pictures as points in the plane, one colour and marker per class.
+    """Images as points in the plane, one colour and marker per class.
 
     Args:
         points: float array `(n, 2)`, as from `embed_2d`.

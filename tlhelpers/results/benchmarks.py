@@ -120,7 +120,7 @@ def summarise_benchmarks(measured):
 
 
 def merge(recorded, speed):
-    """Measurements, and those of other groups that were made before on the same machine, pictures and versions.
+    """Measurements, and those of other groups that were made before on the same machine, images and versions.
 
     Args:
         recorded: dict. As from `summarise_benchmarks`, made before.

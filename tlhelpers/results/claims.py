@@ -60,8 +60,8 @@ class Claim:
 def check_claims(study, protocol, *, runs=None, recorded=None):
     """Holds every claim about a study against its records.
 
-    Predictions of several seeds are pooled. Two models are compared on the seeds and test pictures they share, by
-    a bootstrap over pictures; a difference counts when its 95 % interval excludes zero.
+    Predictions of several seeds are pooled. Two models are compared on the seeds and test images they share, by
+    a bootstrap over images; a difference counts when its 95 % interval excludes zero.
 
     Args:
         study: str. A key of `CLAIMS`.

@@ -181,7 +181,7 @@ def goes_with_distance(_, domains, *, measure, sign):
         raise queries.NotTestableError(f"{len(domains)} domains make no order: {FEWEST_DOMAINS} are the fewest")
     distance, values = ([row[name] for row in domains.values()] for name in ("distance", measure))
     if np.isnan(values).any():
-        raise queries.NotTestableError("no backbone moves in the comparison of domains")
+        raise queries.NotTestableError("no backbone is fine-tuned in the comparison of domains")
     correlation = spearmanr(distance, values).statistic
     others = [spearmanr(order, values).statistic for order in permutations(distance)]
     chance = np.mean([sign * other >= sign * correlation - ROUNDING for other in others])
@@ -191,7 +191,7 @@ def goes_with_distance(_, domains, *, measure, sign):
 
 
 def each_step_pays(_, strategies):
-    """A part that moves is more accurate than the classifier alone, and everything more accurate than a part."""
+    """Partial fine-tuning is more accurate than the classifier alone, and everything more accurate than a part."""
     frozen, part, everything = strategies
     steps = [queries.is_more_accurate(None, *pair) for pair in ((frozen, part), (part, everything))]
     return all(holds for holds, _ in steps), "; ".join(numbers for _, numbers in steps)
@@ -208,7 +208,7 @@ def accuracy_flatters(_, by_study):
 
 
 def part_is_often_best(_, by_study):
-    """In more than half of the studies a part that moves is the best value, see `queries.is_best_value`."""
+    """In more than half of the studies partial fine-tuning is the best value, see `queries.is_best_value`."""
     found = {}
     for study, strategies in by_study.items():
         try:

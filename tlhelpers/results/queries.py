@@ -2,7 +2,7 @@
 
 A query takes a Study, which names the classes, and a list of Record per model, and returns whether the statement holds
 (bool) and the numbers behind it (str). What it says of curves holds in every run. Classes are counted over the pooled
-predictions of all seeds. Two models differ when the 95 % interval of the difference, by a bootstrap over pictures,
+predictions of all seeds. Two models differ when the 95 % interval of the difference, by a bootstrap over images,
 excludes zero.
 """
 
@@ -21,9 +21,9 @@ FEWEST_EPOCHS = 4  # two in each half of a curve
 SEVERAL_EPOCHS = 3  # fewer are one or a couple
 UPTURN = 0.05  # a rise of the validation loss, relative to its minimum, that a reader sees in a figure
 PLATEAU = 0.01  # a point of accuracy per epoch looks flat beside the first epochs
-SMOOTH = 0.02  # some 400 validation pictures give an accuracy near 0.9 a standard error of 1.5 points
+SMOOTH = 0.02  # some 400 validation images give an accuracy near 0.9 a standard error of 1.5 points
 ALIGNED = 0.05  # curves further apart than five points are two curves to the eye
-NEAR_PERFECT = 0.95  # one picture in twenty missed
+NEAR_PERFECT = 0.95  # one image in twenty missed
 NEGLIGIBLE = 0.01  # a point of accuracy is what one would give up for a shorter training
 ROUNDING = 0.005  # accuracies are quoted in whole percents
 ABOUT = 0.05  # the room that "about" leaves around a quoted count
@@ -121,7 +121,7 @@ def recall_is_worst(study, runs, *, names):
 
 
 def recall_is_near_perfect(study, runs, *, names):
-    """Hardly a picture of some classes is missed."""
+    """Hardly an image of some classes is missed."""
     recall = {name: value for name, value in _per_class(study, runs, "recall").items() if name in names}
     return min(recall.values()) >= NEAR_PERFECT, _describe_recall(recall)
 
@@ -297,14 +297,14 @@ def temperature_mends(study, runs):
 
 
 def lead_shrinks(study, few, better_few, many, better_many):
-    """The lead of one way of training over another is smaller with many pictures than with few, on the same test."""
+    """The lead of one way of training over another is smaller with many images than with few, on the same test."""
     models = (few, better_few, many, better_many)
     by_seed = [{run.seed: run for run in runs} for runs in models]
     seeds = sorted(set.intersection(*map(set, by_seed)))
     runs = [[of[seed] for seed in seeds] for of in by_seed]
     tests = [[run.test_id.tolist() for run in rs] for rs in runs]
     if not seeds or any(ids != tests[0] for ids in tests):
-        raise NotTestableError(f"{few[0].model} and {better_many[0].model} have no seed with the same test pictures")
+        raise NotTestableError(f"{few[0].model} and {better_many[0].model} have no seed with the same test images")
     right = [np.concatenate([run.y_prob.argmax(axis=1) == run.y_true for run in rs]).astype(int) for rs in runs]
     leads = right[1] - right[0], right[3] - right[2]
     rng, count = np.random.default_rng(0), len(right[0])
@@ -332,7 +332,7 @@ def has_best_rates(study, *grid, rates):
 
 
 def tests_fewer_than_official(study, runs):
-    """Fewer pictures are tested than the official test part holds: copies of training pictures are left out of it."""
+    """Fewer images are tested than the official test set holds: copies of training images are left out of it."""
     counts = {run.counts["test"] for run in runs}
     return max(counts) < study.published_test_count, f"{_span(counts)} of {study.published_test_count:,} test pictures"
 
@@ -353,7 +353,7 @@ class _Change(NamedTuple):
 
 
 def _compare(statistic, before, after, *, seed=0):
-    """Bootstraps a difference over pictures: a picture tested under several seeds is drawn with all its predictions."""
+    """Bootstraps a difference over images: an image tested under several seeds is drawn with all its predictions."""
     before, after = _pair(before, after)
     old, new = metrics.grade(*_pool(before)), metrics.grade(*_pool(after))
     points = statistic(*old), statistic(*new)
@@ -371,17 +371,17 @@ def _compare(statistic, before, after, *, seed=0):
 
 
 def _pair(before, after):
-    """The runs of two models under the seeds, and on the test pictures, that both have."""
+    """The runs of two models under the seeds, and on the test images, that both have."""
     others = {run.seed: run for run in after}
     pairs = [(run, others[run.seed]) for run in before if run.seed in others]
     pairs = [(a, b) for a, b in pairs if np.array_equal(a.test_id, b.test_id)]
     if not pairs:
-        raise NotTestableError(f"{before[0].model} and {after[0].model} have no seed with the same test pictures")
+        raise NotTestableError(f"{before[0].model} and {after[0].model} have no seed with the same test images")
     return [list(runs) for runs in zip(*pairs, strict=True)]
 
 
 def _pool(runs):
-    """All predictions; `pool_predictions` refuses those of `published`, whose shuffles test the same pictures again."""
+    """All predictions; `pool_predictions` refuses those of `published`, whose shuffles test the same images again."""
     return np.concatenate([run.y_true for run in runs]), np.concatenate([run.y_prob for run in runs])
 
 

@@ -317,7 +317,7 @@ def metrics_table(study, protocol, labels, runs, *, recorded=None):
 
 
 def accuracy_intervals(runs):
-    """Test accuracy of some runs with its 95 % interval over test pictures, as figures want it.
+    """Test accuracy of some runs with its 95 % interval over test images, as figures want it.
 
     Args:
         runs: dict from how a page calls a model to its Record.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tlhelpers import devices, features, identity, loaders, models, training
 from tlhelpers.datasets import splits
-from tlhelpers.experiments import recipes
+from tlhelpers.experiments import optimizers, recipes
 from tlhelpers.keras_settings import keras
 
 STEPS_AT_ONCE = 16  # a step of a head takes less time than to ask for it
@@ -273,8 +273,8 @@ def _fit_head(recipe, classifier, data):
     inputs = np.concatenate([seen[rows["train"]] for seen, _ in extracted])
     if recipe.several_depths:
         head.get_layer("standardization").adapt(inputs)
-    optimizer = recipes.build_head_optimizer(recipe, -(-len(inputs) // data.batch_size) * recipe.head_epochs)
-    head.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"], steps_per_execution=STEPS_AT_ONCE)
+    optimizer = optimizers.build_head_optimizer(recipe, -(-len(inputs) // data.batch_size) * recipe.head_epochs)
+    head.compile(optimizer, loss=optimizers.build_loss(recipe), metrics=["accuracy"], steps_per_execution=STEPS_AT_ONCE)
     clock = _Clock()
     targets = np.tile(data.one_hot("train"), (len(recipe.mirrored), 1))
     sizes = {"batch_size": data.batch_size}
@@ -300,8 +300,8 @@ def _fit_head(recipe, classifier, data):
 
 def _fit(recipe, model, data, backbone, resume_folder):
     """Trains what is unfrozen."""
-    optimizer = recipes.build_optimizer(recipe, data.steps, backbone)
-    model.compile(optimizer, loss=recipes.build_loss(recipe), metrics=["accuracy"])
+    optimizer = optimizers.build_optimizer(recipe, data.steps, backbone)
+    model.compile(optimizer, loss=optimizers.build_loss(recipe), metrics=["accuracy"])
     train, validation = data.load("train"), data.load("validation") if data.validated else None
     stop = None
     if recipe.patience:

@@ -86,6 +86,11 @@ def build_folder():
     return Path(chosen).expanduser() if chosen else (PROJECT_FOLDER if in_checkout() else Path.cwd()) / "_build"
 
 
+def site_folder():
+    """Where the built site stands: a Path."""
+    return build_folder() / "html"
+
+
 def messages_file():
     """Where a build keeps what chapters' processes say while they start, which is not for the terminal."""
     return build_folder() / "messages.txt"

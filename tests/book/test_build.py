@@ -133,7 +133,7 @@ def test_a_build_takes_back_the_site_that_a_killed_one_has_moved_even_if_it_fail
     plan.failing.append("12")
     with pytest.raises(execution.ChapterError):
         build.build_book()
-    assert (settings.build_folder() / staging.SITE / "index.html").read_text() == "the last good one"
+    assert (settings.site_folder() / "index.html").read_text() == "the last good one"
 
 
 def test_a_failing_chapter_stops_those_that_follow_it_and_keeps_the_last_good_site(plan):

@@ -2,6 +2,8 @@
 
 import socket
 import struct
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -18,6 +20,14 @@ def site(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "index.html").write_text("<p>the book</p>")
     return folder
+
+
+def test_serving_waits_for_no_library_that_builds():
+    code = (
+        "import sys, tlhelpers.book.serving; print({'tensorflow', 'papermill', 'pandas', 'sklearn'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said == "set()\n"
 
 
 @pytest.fixture

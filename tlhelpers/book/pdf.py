@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tlhelpers import files, settings
-from tlhelpers.book import serving, staging, toc
+from tlhelpers.book import serving, toc
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "transfer-learning-in-cnns.pdf"
@@ -68,13 +68,13 @@ def print_book(site, destination, pages, *, browser=None):
 
 def main():
     """The command line."""
-    folder = settings.build_folder()
+    printed = settings.build_folder() / NAME
     try:
-        sheets = print_book(folder / staging.SITE, folder / NAME, toc.list_pages())
+        sheets = print_book(settings.site_folder(), printed, toc.list_pages())
     except FileNotFoundError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
-    print(f"{sheets} sheets in {folder / NAME}")
+    print(f"{sheets} sheets in {printed}")
     return 0
 
 

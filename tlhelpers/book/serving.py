@@ -10,7 +10,6 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 from tlhelpers import settings, terminal
-from tlhelpers.book import staging
 
 ADDRESS = "127.0.0.1"  # this machine alone
 PORTS = range(1, 2**16)
@@ -81,7 +80,7 @@ def main(arguments=None):
     try:
         if not chosen.isdecimal() or not int(chosen):
             raise ValueError(f"A port is between {PORTS[0]} and {PORTS[-1]}. Received: PORT={chosen}")
-        server = open_server(settings.build_folder() / staging.SITE, int(chosen))
+        server = open_server(settings.site_folder(), int(chosen))
     except (OSError, ValueError) as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1

@@ -13,7 +13,7 @@ import yaml
 from tlhelpers import files, settings
 from tlhelpers.book import api_reference, execution, execution_report, programs
 
-STAGING, SITE, NEXT, OLDER = "source", "html", "next", "html.old"  # below the build folder
+STAGING, NEXT, OLDER = "source", "next", "html.old"  # below the build folder
 SITE_MARK = "site.sha256"
 REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
@@ -98,7 +98,7 @@ def check_repository(repository):
 
 def restore_site():
     """Takes the last good site back when a build was killed just before the newer one stood in its place."""
-    site, older = settings.build_folder() / SITE, settings.build_folder() / OLDER
+    site, older = settings.site_folder(), settings.build_folder() / OLDER
     if older.is_dir() and not site.exists():
         older.rename(site)
 
@@ -115,7 +115,7 @@ def build_site():
         ChapterError: when jupyter-book warns or fails.
     """
     folder = settings.build_folder()
-    site, mark = folder / SITE, folder / SITE_MARK
+    site, mark = settings.site_folder(), folder / SITE_MARK
     digest = _digest_of_staged()
     if not ((site / "index.html").is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == digest):
         mark.unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def _run_jupyter_book(folder):
         raise execution.ChapterError(
             f"jupyter-book ended with exit status {finished.returncode}; its messages stand above"
         )
-    return output / "_build" / SITE
+    return output / "_build" / "html"
 
 
 def _replace(site, newer):
